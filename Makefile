@@ -1,0 +1,38 @@
+# Everything sets itself up: a machine with Python >= 3.11 (pip and venv) is enough.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+LOCK ?= --constraint requirements.lock
+
+.PHONY: demo test test-all lint bench clean
+
+demo: $(VENV)/core
+	$(BIN)/medclip-jax demo --workdir runs/demo
+
+test: $(VENV)/dev
+	$(BIN)/python -m pytest -q
+
+test-all: $(VENV)/dev
+	$(BIN)/python -m pytest -q -m "slow or not slow"
+
+lint: $(VENV)/dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/dev
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf $(VENV) build dist runs *.egg-info
+
+$(VENV)/core: setup.py requirements.lock
+	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'medclip_jax needs Python 3.11 or newer: make PYTHON=python3.11')"
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) $(LOCK) --editable .
+	touch $@
+
+$(VENV)/dev: $(VENV)/core
+	$(PIP) $(LOCK) --editable ".[dev]"
+	touch $@

@@ -1,0 +1,1 @@
+"""Speed and memory as ratios, each pair of numbers taken in one run on one machine."""

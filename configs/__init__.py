@@ -1,0 +1,1 @@
+"""The configurations of the published systems, one file each."""

@@ -1,0 +1,186 @@
+"""`medclip-jax`: one door, a subcommand for each job. Help does not import JAX."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from medclip_jax import __version__
+from medclip_jax.errors import UserError
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs one subcommand; exits with 2 and one line where the input is wrong."""
+    try:
+        parsed, overrides = _parser().parse_known_args(arguments)
+        prefix = "--config." if parsed.command == "pretrain" else "no others are known"
+        for argument in overrides:
+            if not argument.startswith(prefix):
+                raise UserError(
+                    f"unknown argument {argument}; see medclip-jax {parsed.command} --help"
+                )
+        parsed.overrides = overrides
+        parsed.run(parsed)
+    except UserError as error:
+        print(f"medclip-jax: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
+        sys.stderr.close()
+
+
+class _Parser(argparse.ArgumentParser):
+    """Reports a wrong call as one line, like every other mistake."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; see {self.prog} --help")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="medclip-jax", description="Chest X-ray image-text pretraining in JAX.")
+    parser.add_argument("--version", action="version", version=f"medclip-jax {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    demo = commands.add_parser("demo", help="the whole job on synthetic X-rays, in minutes")
+    demo.add_argument("--workdir", type=Path, default=Path("runs/demo"), metavar="DIR")
+    demo.set_defaults(run=_demo)
+
+    _add_data(commands.add_parser("data", help="prepare and describe datasets"))
+
+    pretrain = commands.add_parser("pretrain", help="train; resumes by itself")
+    pretrain.add_argument(
+        "--config", required=True, metavar="X.py[:arg]", help="change keys with --config.key=value"
+    )
+    pretrain.add_argument("--workdir", type=Path, required=True, metavar="DIR")
+    pretrain.set_defaults(run=_pretrain)
+
+    _add_evaluate(commands.add_parser("evaluate", help="measure what was learned"))
+
+    embed = commands.add_parser("embed", help="embeddings of images or texts, to a file")
+    embed.add_argument("--checkpoint", type=Path, required=True, metavar="DIR")
+    source = embed.add_mutually_exclusive_group(required=True)
+    source.add_argument("--images", metavar="GLOB_OR_CSV", help="a CSV has a column image_path")
+    source.add_argument("--texts", type=Path, metavar="FILE", help="one text a line")
+    embed.add_argument("--output", type=Path, required=True, metavar="FILE.npz|.parquet")
+    embed.set_defaults(run=_embed)
+
+    report = commands.add_parser("report", help="an HTML page of a run")
+    report.add_argument("--workdir", type=Path, required=True, metavar="DIR")
+    report.set_defaults(run=_report)
+    return parser
+
+
+def _add_data(data: argparse.ArgumentParser) -> None:
+    commands = data.add_subparsers(dest="data_command", required=True, metavar="build|info")
+    build = commands.add_parser("build", help="prepare a dataset")
+    build.add_argument("dataset", metavar="NAME[/CONFIG]", help="`manifest` for your own data")
+    build.add_argument("--data-dir", type=Path, metavar="DIR")
+    own = build.add_argument_group("manifest", "your own images, texts and labels")
+    own.add_argument("--name", metavar="NAME", help="used as manifest/NAME afterwards")
+    own.add_argument("--manifest", type=Path, metavar="FILE.csv|.jsonl")
+    own.add_argument("--image-root", type=Path, metavar="DIR")
+    labels = own.add_mutually_exclusive_group()
+    labels.add_argument("--label-columns", metavar="a,b", help="1, 0, -1 (uncertain) or empty")
+    labels.add_argument("--labels-from", metavar="COLUMN", help="labels joined by |")
+    own.add_argument("--max-rejected", type=float, default=0.01, metavar="SHARE")
+    build.set_defaults(run=_data_build)
+
+    info = commands.add_parser("info", help="what a prepared dataset holds")
+    info.add_argument("dataset", metavar="NAME")
+    info.add_argument("--data-dir", type=Path, metavar="DIR")
+    info.set_defaults(run=_data_info)
+
+
+def _add_evaluate(evaluate: argparse.ArgumentParser) -> None:
+    evaluate.add_argument("task", metavar="TASK", help="retrieval, zero-shot or linear-probe")
+    evaluate.add_argument("--checkpoint", type=Path, required=True, metavar="DIR")
+    evaluate.add_argument("--dataset", required=True, metavar="NAME[/CONFIG]")
+    evaluate.add_argument("--split", default="test", metavar="S")
+    evaluate.add_argument("--data-dir", type=Path, metavar="DIR")
+    evaluate.add_argument("--output", type=Path, metavar="DIR", help="default: the workdir's own")
+    evaluate.add_argument("--labels", metavar="a,b", help="only these labels")
+    evaluate.add_argument("--prompts", type=Path, metavar="FILE.json", help="zero-shot")
+    evaluate.add_argument(
+        "--queries", type=Path, nargs="+", default=(), metavar="FILE.csv", help="retrieval by class"
+    )
+    evaluate.add_argument("--image-root", type=Path, metavar="DIR", help="of the queries' images")
+    evaluate.set_defaults(run=_evaluate)
+
+
+def _demo(parsed: argparse.Namespace) -> None:
+    from medclip_jax.demo import run_demo
+
+    run_demo(parsed.workdir)
+
+
+def _data_build(parsed: argparse.Namespace) -> None:
+    from medclip_jax.data import build
+
+    if parsed.dataset != "manifest":
+        print(build.build(parsed.dataset, data_dir=parsed.data_dir))
+        return
+    for flag in ("name", "manifest", "image_root"):
+        if getattr(parsed, flag) is None:
+            raise UserError(f"data build manifest needs --{flag.replace('_', '-')}")
+    summary = build.build_manifest(
+        parsed.name,
+        parsed.manifest,
+        parsed.image_root,
+        label_columns=tuple(parsed.label_columns.split(",")) if parsed.label_columns else (),
+        labels_from=parsed.labels_from,
+        max_rejected=parsed.max_rejected,
+        data_dir=parsed.data_dir,
+    )
+    print(summary)
+
+
+def _data_info(parsed: argparse.Namespace) -> None:
+    from medclip_jax.data.info import describe
+
+    print(describe(parsed.dataset, parsed.data_dir))
+
+
+def _pretrain(parsed: argparse.Namespace) -> None:
+    from medclip_jax.config import load_config
+
+    config = load_config(parsed.config, parsed.overrides)
+    from medclip_jax.sharding import initialize_distributed
+    from medclip_jax.train.loop import pretrain
+
+    initialize_distributed()
+    pretrain(config, parsed.workdir)
+
+
+def _evaluate(parsed: argparse.Namespace) -> None:
+    from medclip_jax.evaluate.tasks import run_task
+
+    run_task(
+        parsed.task,
+        parsed.checkpoint,
+        parsed.dataset,
+        split=parsed.split,
+        data_dir=parsed.data_dir,
+        output=parsed.output,
+        labels=tuple(parsed.labels.split(",")) if parsed.labels else (),
+        prompts=parsed.prompts,
+        queries=tuple(parsed.queries),
+        image_root=parsed.image_root,
+    )
+
+
+def _embed(parsed: argparse.Namespace) -> None:
+    from medclip_jax.embed import embed_to_file
+
+    embed_to_file(parsed.checkpoint, images=parsed.images, texts=parsed.texts, output=parsed.output)
+
+
+def _report(parsed: argparse.Namespace) -> None:
+    from medclip_jax.report.page import write_report
+
+    print(write_report(parsed.workdir))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,146 @@
+"""What a prepared set holds, as text to read: counts, lengths of texts, labels, rejected rows."""
+
+import collections
+import csv
+import dataclasses
+import io
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import tqdm
+from etils import epath
+from jaxtyping import Int
+
+from medclip_jax.data import datasets, reports
+from medclip_jax.data.studies import Study
+
+_MAX_LABELS = 40  # lists of keywords hold hundreds, most of them used once
+
+
+@dataclasses.dataclass
+class SplitCounts:
+    """What was counted in a split.
+
+    Attributes:
+        words: the number of words of each report; `sentences` likewise, of findings and impression.
+        labels: int `[num_labels, 3]`, the studies where each is present, absent and unknown.
+    """
+
+    studies: int
+    patients: int
+    images: int
+    without_image: int
+    without_text: int
+    words: list[int]
+    sentences: list[int]
+    views: collections.Counter[str]
+    labels: Int[np.ndarray, "num_labels 3"]
+
+
+def describe(name: str, data_dir: str | Path | None = None) -> str:
+    """A description of a prepared set; reads all of it, with a progress bar on a terminal.
+
+    Raises:
+        UserError: the set is not prepared.
+    """
+    builder = datasets.open_builder(name, data_dir)
+    splits = [datasets.open_split(name, split, data_dir) for split in builder.info.splits]
+    counts = {
+        split.split: count_split(
+            tqdm.tqdm(split, f"Reading {split.split}", disable=None, leave=False),
+            len(split.label_names),
+        )
+        for split in splits
+    }
+    parts = [
+        f"{name}, version {builder.version}, in {builder.data_dir}",
+        f"{builder.info.description.strip()}\nLicence: {builder.info.metadata['licence']}",
+        _table(["", *counts], _count_rows(list(counts.values()))),
+        _label_table(counts, splits[0].label_names),
+        _rejected(epath.Path(builder.data_dir).parent / "rejected.csv"),
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def count_split(studies: Iterable[Study], num_labels: int) -> SplitCounts:
+    """Counts what the studies hold."""
+    patients: set[str] = set()
+    counts = SplitCounts(
+        studies=0,
+        patients=0,
+        images=0,
+        without_image=0,
+        without_text=0,
+        words=[],
+        sentences=[],
+        views=collections.Counter(),
+        labels=np.zeros((num_labels, 3), int),
+    )
+    for study in studies:
+        patients.add(study.patient_id)
+        counts.studies += 1
+        counts.images += len(study.images)
+        counts.without_image += not study.images
+        counts.views.update(view or "unknown" for view in study.views)
+        if study.report:
+            counts.words.append(len(study.report.split()))
+            counts.sentences.append(len(reports.report_sentences(study.report)))
+        else:
+            counts.without_text += 1
+        counts.labels += np.stack(
+            [study.labels == 1, study.labels == 0, np.isnan(study.labels)], axis=-1
+        )
+    counts.patients = len(patients)
+    return counts
+
+
+def _count_rows(counts: Sequence[SplitCounts]) -> list[list[str]]:
+    views = sorted(set().union(*(c.views for c in counts)), key=lambda v: -counts[0].views[v])
+    return [
+        ["patients", *(str(c.patients) for c in counts)],
+        ["studies", *(str(c.studies) for c in counts)],
+        ["  without image", *(str(c.without_image) for c in counts)],
+        ["  without text", *(str(c.without_text) for c in counts)],
+        ["images", *(str(c.images) for c in counts)],
+        *([f"  view {view}", *(str(c.views[view]) for c in counts)] for view in views),
+        ["words a report (5 %, median, 95 %)", *(_quantiles(c.words) for c in counts)],
+        ["sentences in findings and impression", *(_quantiles(c.sentences) for c in counts)],
+    ]
+
+
+def _label_table(counts: dict[str, SplitCounts], label_names: Sequence[str]) -> str:
+    if not label_names:
+        return "No labels."
+    present = np.sum([c.labels[:, 0] for c in counts.values()], axis=0)
+    shown = np.argsort(-present, kind="stable")[:_MAX_LABELS]
+    rows = [
+        [label_names[index], *(" / ".join(map(str, c.labels[index])) for c in counts.values())]
+        for index in shown
+    ]
+    table = _table(["label: present / absent / unknown", *counts], rows)
+    hidden = len(label_names) - len(shown)
+    return f"{table}\n… and {hidden} labels that are present less often" if hidden else table
+
+
+def _rejected(path: epath.Path) -> str:
+    if not path.exists():
+        return ""
+    rows = csv.DictReader(io.StringIO(path.read_text(), newline=""))
+    reasons = collections.Counter(row["reason"] for row in rows)
+    lines = [f"  {number}  {reason}" for reason, number in reasons.most_common()]
+    return "\n".join([f"Rejected rows: {reasons.total()} ({path})", *lines])
+
+
+def _quantiles(values: Sequence[int]) -> str:
+    return ", ".join(f"{q:.0f}" for q in np.quantile(values, (0.05, 0.5, 0.95))) if values else "-"
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Columns two blanks apart: the first to the left, the others to the right."""
+    table = [header, *rows]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    return "\n".join(
+        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip()
+        for row in table
+    )

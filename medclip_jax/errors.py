@@ -1,0 +1,8 @@
+"""The one exception that means "the user can mend this"."""
+
+
+class UserError(Exception):
+    """A mistake in the input: its message is one line that says what is wrong and how to mend it.
+
+    The command line prints the message and exits with status 2, without a traceback.
+    """

@@ -1,0 +1,1 @@
+"""Evaluation of a checkpoint: protocols with intervals, beside chance and random initialisation."""

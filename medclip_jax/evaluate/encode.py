@@ -1,0 +1,236 @@
+"""Embeds the images and texts of a prepared split, a block of studies at a time.
+
+What evaluation needs of a model is the `ImageTextEncoder` protocol, which `medclip_jax.load`
+satisfies.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain, compress
+from typing import Any, Protocol
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from tqdm import tqdm
+
+from medclip_jax.data.reports import normalize_sentence, select_sections
+from medclip_jax.data.studies import Study
+from medclip_jax.errors import UserError
+
+_STUDIES_AT_ONCE = 512
+
+
+class ImageTextEncoder(Protocol):
+    """What evaluation asks of an encoder; `medclip_jax.inference.Encoder` is one."""
+
+    @property
+    def temperature(self) -> float:
+        """What cosine similarities are divided by."""
+        ...
+
+    def embed_images(self, images: Sequence[Any]) -> Float[np.ndarray, "images dim"]:
+        """Unit vectors of encoded, decoded or stored images."""
+        ...
+
+    def embed_texts(self, texts: Sequence[str]) -> Float[np.ndarray, "texts dim"]:
+        """Unit vectors of texts."""
+        ...
+
+    def image_features(self, images: Sequence[Any]) -> Float[np.ndarray, "images features"]:
+        """Pooled features before the projection."""
+        ...
+
+    def randomly_initialized(self, seed: int = 0) -> "ImageTextEncoder":
+        """The same architecture and tokenizer with fresh weights."""
+        ...
+
+
+class Studies(Protocol):
+    """A split of prepared studies, as `medclip_jax.data.datasets.open_split` gives it."""
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """Names of the columns of `Study.labels`."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def read(self, indices: Sequence[int]) -> list[Study]:
+        """The studies at these positions, in this order."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class StudyTable:
+    """The chosen studies of a split without their images.
+
+    Attributes:
+        rows: Position of each study in the split.
+        study_ids: Their names.
+        patient_ids: Their patients.
+        texts: The findings and impression of their reports.
+        labels: 1 present, 0 absent, NaN unknown.
+        image_study: For each image, in order, the index of its study in this table.
+        image_number: For each image its place within its study.
+    """
+
+    rows: Int[np.ndarray, "studies"]
+    study_ids: list[str]
+    patient_ids: list[str]
+    texts: list[str]
+    labels: Float[np.ndarray, "studies labels"]
+    image_study: Int[np.ndarray, "images"]
+    image_number: Int[np.ndarray, "images"]
+
+    @property
+    def num_patients(self) -> int:
+        """How many patients the studies come from."""
+        return len(set(self.patient_ids))
+
+    def subset(self, keep: Bool[np.ndarray, "studies"]) -> "StudyTable":
+        """The studies where `keep` is true, with their images."""
+        number = np.cumsum(keep) - 1
+        images = keep[self.image_study]
+        return StudyTable(
+            rows=self.rows[keep],
+            study_ids=list(compress(self.study_ids, keep)),
+            patient_ids=list(compress(self.patient_ids, keep)),
+            texts=list(compress(self.texts, keep)),
+            labels=self.labels[keep],
+            image_study=number[self.image_study[images]],
+            image_number=self.image_number[images],
+        )
+
+    def with_labels(self, columns: Sequence[int]) -> "StudyTable":
+        """The same studies with the labels of `columns` only."""
+        return dataclasses.replace(self, labels=self.labels[:, list(columns)])
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What the report page needs to find the studies and their images again."""
+        return {
+            "rows": self.rows,
+            "study_ids": np.array(self.study_ids, np.str_),
+            "patient_ids": np.array(self.patient_ids, np.str_),
+            "image_study": self.image_study,
+            "image_number": self.image_number,
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class BothEncoders:
+    """An encoder, its random initialisation, and what each made of the same images."""
+
+    trained: ImageTextEncoder
+    random: ImageTextEncoder
+    trained_images: Float[np.ndarray, "images dim"]
+    random_images: Float[np.ndarray, "images dim"]
+
+    def subset(self, images: Bool[np.ndarray, "images"]) -> "BothEncoders":
+        """The same encoders with the images where `images` is true."""
+        return dataclasses.replace(
+            self,
+            trained_images=self.trained_images[images],
+            random_images=self.random_images[images],
+        )
+
+
+def read_table(studies: Studies) -> StudyTable:
+    """Lists the studies that have an image.
+
+    Raises:
+        UserError: there is none.
+    """
+    kept: list[tuple[int, str, str, str]] = []
+    labels: list[np.ndarray] = []
+    image_study: list[int] = []
+    image_number: list[int] = []
+    every_study = chain.from_iterable(_blocks(studies, range(len(studies))))
+    for row, study in enumerate(every_study):
+        if not study.images:
+            continue
+        image_study += [len(kept)] * len(study.images)
+        image_number += range(len(study.images))
+        text = select_sections(study.report)
+        kept.append((row, study.study_id, study.patient_id, text))
+        labels.append(study.labels)
+    if not kept:
+        raise UserError("no study of the split has an image; evaluate another --dataset or --split")
+    rows, study_ids, patient_ids, texts = zip(*kept, strict=True)
+    return StudyTable(
+        rows=np.array(rows),
+        study_ids=list(study_ids),
+        patient_ids=list(patient_ids),
+        texts=list(texts),
+        labels=np.array(labels, np.float32),
+        image_study=np.array(image_study),
+        image_number=np.array(image_number),
+    )
+
+
+def embed_with_both(
+    encoder: ImageTextEncoder, studies: Studies, table: StudyTable, seed: int
+) -> BothEncoders:
+    """Embeds all images of the table with the encoder and with its random initialisation."""
+    random = encoder.randomly_initialized(seed)
+    images = encode_images(encoder.embed_images, studies, table, "images")
+    name = "images, random initialisation"
+    random_images = encode_images(random.embed_images, studies, table, name)
+    return BothEncoders(encoder, random, images, random_images)
+
+
+def encode_images(
+    encode_fn: Callable[[Sequence[bytes]], Float[np.ndarray, "block dim"]],
+    studies: Studies,
+    table: StudyTable,
+    description: str,
+) -> Float[np.ndarray, "images dim"]:
+    """Applies `encode_fn` to all images of the table, holding one block of images at a time."""
+    blocks = []
+    with tqdm(total=len(table.image_study), desc=description, unit="image", disable=None) as bar:
+        for block in _blocks(studies, table.rows.tolist()):
+            images = [image for study in block for image in study.images]
+            blocks.append(np.asarray(encode_fn(images), np.float32))
+            bar.update(len(images))
+    return np.concatenate(blocks)
+
+
+def _blocks(studies: Studies, rows: Sequence[int]) -> Iterator[list[Study]]:
+    for start in range(0, len(rows), _STUDIES_AT_ONCE):
+        yield studies.read(rows[start : start + _STUDIES_AT_ONCE])
+
+
+def study_means(
+    values: Float[np.ndarray, "images columns"],
+    image_study: Int[np.ndarray, "images"],
+    num_studies: int,
+) -> Float[np.ndarray, "studies columns"]:
+    """Averages the scores of a study's images."""
+    sums = np.zeros((num_studies, values.shape[1]))
+    np.add.at(sums, image_study, values)
+    return sums / np.bincount(image_study, minlength=num_studies)[:, None]
+
+
+def text_groups(texts: Sequence[str]) -> tuple[Int[np.ndarray, "texts"], Int[np.ndarray, "unique"]]:
+    """Merges texts that are equal in words and numbers, whatever their case or punctuation.
+
+    Returns:
+        For each text the number of its group, and for each group the index of its first text.
+    """
+    numbers: dict[str, int] = {}
+    groups = [numbers.setdefault(normalize_sentence(text), len(numbers)) for text in texts]
+    _, first = np.unique(groups, return_index=True)
+    return np.array(groups), first
+
+
+def select_labels(label_names: Sequence[str], wanted: Sequence[str]) -> list[int]:
+    """Columns of the labels named by `--labels`, all if none is named.
+
+    Raises:
+        UserError: the set has no labels, or not one of the wanted ones.
+    """
+    if not label_names:
+        raise UserError("the dataset has no labels; build it with --label-columns or --labels-from")
+    for name in wanted:
+        if name not in label_names:
+            raise UserError(f"no label {name!r} in the dataset; it has {', '.join(label_names)}")
+    return [i for i, name in enumerate(label_names) if not wanted or name in wanted]

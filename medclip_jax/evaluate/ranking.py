@@ -1,0 +1,146 @@
+"""Ranks of a nearest-neighbour search and the figures made of them: recall, median rank, MRR.
+
+A query is answered by the first correct entry of the gallery. A tie with a wrong entry counts
+against the query, so an encoder that maps everything to one point has the worst ranks, not the
+best.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from scipy.special import gammaln
+
+RECALL_CUTOFFS = (1, 5, 10)
+NUM_NEIGHBORS = 5  # kept for the report page
+_QUERIES_AT_ONCE = 1024
+
+
+@dataclasses.dataclass(frozen=True)
+class Search:
+    """The outcome of a search.
+
+    Attributes:
+        ranks: Rank (from 1) of the first correct entry for each query.
+        neighbors: The best entries of each query, best first.
+        similarities: Their cosine similarities.
+    """
+
+    ranks: Int[np.ndarray, "queries"]
+    neighbors: Int[np.ndarray, "queries neighbors"]
+    similarities: Float[np.ndarray, "queries neighbors"]
+
+
+def search(
+    queries: Float[np.ndarray, "queries dim"],
+    gallery: Float[np.ndarray, "gallery dim"],
+    query_groups: Int[np.ndarray, "queries"],
+    gallery_groups: Int[np.ndarray, "gallery"],
+) -> Search:
+    """Ranks the gallery by inner product; an entry is correct if its group is the query's.
+
+    Every query must have a correct entry. Memory is 1024 rows of the similarity matrix.
+    """
+    ranks, neighbors, similarities = [], [], []
+    for start in range(0, len(queries), _QUERIES_AT_ONCE):
+        rows = slice(start, start + _QUERIES_AT_ONCE)
+        similarity = queries[rows] @ gallery.T
+        correct = query_groups[rows, None] == gallery_groups[None]
+        best = np.where(correct, similarity, -np.inf).max(axis=1, keepdims=True)
+        ranks.append(1 + np.sum(~correct & (similarity >= best), axis=1))
+        top = np.argsort(-similarity, axis=1, kind="stable")[:, :NUM_NEIGHBORS]
+        neighbors.append(top)
+        similarities.append(np.take_along_axis(similarity, top, axis=1))
+    return Search(np.concatenate(ranks), np.concatenate(neighbors), np.concatenate(similarities))
+
+
+def rank_metrics(
+    ranks: Int[np.ndarray, "queries"], weights: Float[np.ndarray, "queries"]
+) -> dict[str, float]:
+    """`recall@K`, `median_rank` and `mrr` (mean reciprocal rank) of weighted queries."""
+    total = weights.sum()
+    if total == 0:
+        return dict.fromkeys([*_recall_names(), "median_rank", "mrr"], np.nan)
+    recalls = {f"recall@{k}": float(weights[ranks <= k].sum() / total) for k in RECALL_CUTOFFS}
+    return recalls | {
+        "median_rank": weighted_median(ranks, weights),
+        "mrr": float(np.sum(weights / ranks) / total),
+    }
+
+
+def _recall_names() -> list[str]:
+    return [f"recall@{k}" for k in RECALL_CUTOFFS]
+
+
+def weighted_median(values: Int[np.ndarray, "rows"], weights: Float[np.ndarray, "rows"]) -> float:
+    """The median of values that count `weights` times; the mean of the middle two at a draw."""
+    order = np.argsort(values, kind="stable")
+    cumulative = np.cumsum(weights[order])
+    half = cumulative[-1] / 2
+    low = np.searchsorted(cumulative, half * (1 - 1e-12), side="left")
+    high = np.searchsorted(cumulative, half * (1 + 1e-12), side="right")
+    return float(values[order[low]] + values[order[high]]) / 2
+
+
+def chance_metrics(num_correct: Sequence[int], gallery_size: int) -> dict[str, float]:
+    """The expected figures of a random order of the gallery, exactly.
+
+    Args:
+        num_correct: Number of correct entries of each query.
+        gallery_size: Number of entries.
+
+    The first of P correct entries among G comes after rank r with probability
+    C(G - r, P) / C(G, P). The median is that of this distribution, averaged over the queries.
+    """
+    ranks = np.arange(1, gallery_size + 1)
+    unique, counts = np.unique(np.asarray(num_correct), return_counts=True)
+    after = np.zeros(gallery_size)
+    for correct, count in zip(unique, counts, strict=True):
+        rest = gallery_size - ranks
+        possible = rest >= correct
+        log_after = _log_binomial(rest[possible], correct) - _log_binomial(gallery_size, correct)
+        after[possible] += count / counts.sum() * np.exp(log_after)
+    found = 1 - after
+    probability = np.diff(found, prepend=0.0)
+    recalls = {f"recall@{k}": float(found[min(k, gallery_size) - 1]) for k in RECALL_CUTOFFS}
+    return recalls | {
+        "median_rank": weighted_median(ranks, probability),
+        "mrr": float(np.sum(probability / ranks)),
+    }
+
+
+def _log_binomial(total: Int[np.ndarray, "ranks"] | int, chosen: int) -> Float[np.ndarray, "ranks"]:
+    total = np.asarray(total, np.float64)
+    return gammaln(total + 1) - gammaln(chosen + 1) - gammaln(total - chosen + 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class RankedGallery:
+    """A gallery in the order in which it answers one query, and which entries are relevant."""
+
+    order: Int[np.ndarray, "gallery"]
+    relevant: Bool[np.ndarray, "gallery"]
+
+    @classmethod
+    def from_scores(
+        cls, scores: Float[np.ndarray, "gallery"], relevant: Bool[np.ndarray, "gallery"]
+    ) -> "RankedGallery":
+        """Sorts the gallery, best first; among ties the irrelevant entries come first."""
+        order = np.lexsort((relevant, -scores))
+        return cls(order, relevant[order])
+
+    def precision_at(
+        self, cutoffs: Sequence[int], weights: Float[np.ndarray, "gallery"]
+    ) -> list[float]:
+        """Share of relevant entries among the first K, an entry of weight w standing w times.
+
+        NaN for a cutoff beyond the gallery.
+        """
+        cumulative = np.cumsum(weights[self.order])
+        precisions = []
+        for cutoff in cutoffs:
+            inside = np.diff(np.minimum(cumulative, cutoff), prepend=0.0)
+            enough = cumulative[-1] >= cutoff
+            precisions.append(float(inside @ self.relevant / cutoff) if enough else np.nan)
+        return precisions

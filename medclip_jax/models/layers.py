@@ -1,0 +1,125 @@
+"""Layers that several encoders share: multi-head attention, two-layer MLP, batch normalisation.
+
+Parameters are float32 whatever the compute type `dtype`; the softmax of attention and the
+statistics of normalisation are float32 too.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Bool, Float
+
+transformer_init = nn.initializers.truncated_normal(stddev=0.02)
+
+
+class MultiHeadAttention(nn.Module):
+    """Self-attention, Vaswani et al., https://arxiv.org/abs/1706.03762, with biases everywhere.
+
+    Attributes:
+        dropout_rate: share of attention weights dropped in training, as in Hugging Face's BERT.
+    """
+
+    num_heads: int
+    dropout_rate: float = 0.0
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "batch length channels"],
+        mask: Bool[Array, "batch length"] | None = None,
+        deterministic: bool = True,
+    ) -> Float[Array, "batch length channels"]:
+        """Attends from each token to the tokens where `mask` is true (all, if it is None)."""
+        batch, length, channels = x.shape
+
+        def project(name: str) -> Float[Array, "batch length heads head_channels"]:
+            projected = nn.Dense(
+                channels, dtype=self.dtype, kernel_init=transformer_init, name=name
+            )(x)
+            return projected.reshape(batch, length, self.num_heads, channels // self.num_heads)
+
+        query, key, value = project("query"), project("key"), project("value")
+        key_mask = None if mask is None else mask[:, None, None, :]
+        if deterministic or self.dropout_rate == 0.0:
+            attended = jax.nn.dot_product_attention(query, key, value, mask=key_mask)
+        else:
+            # jax.nn.dot_product_attention cannot drop weights.
+            weights = _attention_weights(query, key, key_mask)
+            weights = nn.Dropout(self.dropout_rate, deterministic=False)(weights)
+            attended = jnp.einsum("bhqk,bkhd->bqhd", weights.astype(value.dtype), value)
+        attended = attended.reshape(batch, length, channels)
+        return nn.Dense(channels, dtype=self.dtype, kernel_init=transformer_init, name="output")(
+            attended
+        )
+
+
+def _attention_weights(
+    query: Float[Array, "batch queries heads channels"],
+    key: Float[Array, "batch keys heads channels"],
+    mask: Bool[Array, "batch 1 1 keys"] | None,
+) -> Float[Array, "batch heads queries keys"]:
+    """Float32 softmax over keys of the scaled dot products; masked keys weigh nothing."""
+    logits = jnp.einsum("bqhd,bkhd->bhqk", query, key, preferred_element_type=jnp.float32)
+    logits = logits / jnp.sqrt(jnp.float32(query.shape[-1]))
+    if mask is not None:
+        logits = jnp.where(mask, logits, jnp.finfo(jnp.float32).min)
+    return jax.nn.softmax(logits)
+
+
+class Mlp(nn.Module):
+    """The transformer's feed-forward block: Dense, exact GELU, Dense back to the input's width."""
+
+    hidden_size: int
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*batch channels"]) -> Float[Array, "*batch channels"]:
+        """Applies the block to the last axis."""
+        channels = x.shape[-1]
+        x = nn.Dense(
+            self.hidden_size, dtype=self.dtype, kernel_init=transformer_init, name="hidden"
+        )(x)
+        x = nn.gelu(x, approximate=False)
+        return nn.Dense(channels, dtype=self.dtype, kernel_init=transformer_init, name="output")(x)
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation over all axes but the last, as in PyTorch to the letter.
+
+    Like PyTorch, and unlike `flax.linen.BatchNorm`, the running variance takes the unbiased batch
+    variance (n - 1), so that a run started from PyTorch weights keeps the same statistics. Under
+    `jax.jit` the batch is the global one: statistics do not depend on the mesh.
+
+    Attributes:
+        momentum: share of the running statistics that a training step keeps (1 - PyTorch's).
+    """
+
+    momentum: float = 0.9
+    epsilon: float = 1e-5
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "*batch channels"], train: bool
+    ) -> Float[Array, "*batch channels"]:
+        """Normalises by the batch if `train`, and updates `batch_stats`; else by `batch_stats`."""
+        shape = (x.shape[-1],)
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, shape, jnp.float32)
+        running_var = self.variable("batch_stats", "var", jnp.ones, shape, jnp.float32)
+        scale = self.param("scale", nn.initializers.ones, shape)
+        bias = self.param("bias", nn.initializers.zeros, shape)
+        x = x.astype(jnp.float32)
+        if train:
+            axes = tuple(range(x.ndim - 1))
+            mean, var = x.mean(axes), x.var(axes)
+            if not self.is_initializing():
+                count = x.size // x.shape[-1]
+                unbiased_var = var * count / max(count - 1, 1)
+                running_mean.value += (1 - self.momentum) * (mean - running_mean.value)
+                running_var.value += (1 - self.momentum) * (unbiased_var - running_var.value)
+        else:
+            mean, var = running_mean.value, running_var.value
+        x = (x - mean) * (jax.lax.rsqrt(var + self.epsilon) * scale) + bias
+        return x.astype(self.dtype)

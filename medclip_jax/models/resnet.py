@@ -1,0 +1,105 @@
+"""ResNet-18 and ResNet-50, He et al., https://arxiv.org/abs/1512.03385, without the classifier.
+
+The architecture is torchvision's (the stride of a bottleneck is on its 3x3 convolution, all padding
+is explicit and symmetric), so that weights map one to one.
+"""
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from medclip_jax.models.encoding import ImageEncoding
+from medclip_jax.models.layers import BatchNorm
+from medclip_jax.models.pooling import Pooling, pool_tokens
+
+
+class ResNet(nn.Module):
+    """A residual network; its grid has 1/32 of the image's rows and columns.
+
+    Attributes:
+        blocks: number of blocks in each stage.
+        bottleneck: whether blocks are 1x1, 3x3, 1x1 convolutions (else two 3x3).
+        width: channels of the stem; 64 in the original.
+        pooling: how the grid becomes the features, "mean" in the original, or "max".
+        remat: recompute each block in the backward pass instead of storing its activations.
+    """
+
+    blocks: Sequence[int]
+    bottleneck: bool
+    width: int = 64
+    pooling: Pooling = "mean"
+    remat: bool = False
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, image: Float[Array, "batch height width channels"], train: bool
+    ) -> ImageEncoding:
+        """Encodes normalised images; `train` selects the statistics of batch normalisation."""
+        x = _convolution(self.width, 7, 2, self.dtype, "stem_conv")(image)
+        x = nn.relu(BatchNorm(dtype=self.dtype, name="stem_norm")(x, train))
+        x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+        block = nn.remat(ResidualBlock, static_argnums=(2,)) if self.remat else ResidualBlock
+        for stage, num_blocks in enumerate(self.blocks):
+            for index in range(num_blocks):
+                x = block(
+                    channels=self.width * 2**stage,
+                    stride=2 if stage > 0 and index == 0 else 1,
+                    bottleneck=self.bottleneck,
+                    dtype=self.dtype,
+                    name=f"stage{stage + 1}_block{index}",
+                )(x, train)
+        cells = x.reshape(x.shape[0], -1, x.shape[-1])
+        return ImageEncoding(features=pool_tokens(cells, pooling=self.pooling), grid=x)
+
+
+class ResidualBlock(nn.Module):
+    """Convolutions with batch normalisation, added to the input (projected where shapes differ)."""
+
+    channels: int
+    stride: int
+    bottleneck: bool
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "batch height width channels"], train: bool
+    ) -> Float[Array, "batch rows columns features"]:
+        """Applies the block."""
+        # (kernel size, output channels, stride) of each convolution.
+        if self.bottleneck:
+            features = 4 * self.channels
+            layout = [(1, self.channels, 1), (3, self.channels, self.stride), (1, features, 1)]
+        else:
+            features = self.channels
+            layout = [(3, features, self.stride), (3, features, 1)]
+        y = x
+        for number, (kernel_size, channels, stride) in enumerate(layout, start=1):
+            y = _convolution(channels, kernel_size, stride, self.dtype, f"conv{number}")(y)
+            y = BatchNorm(dtype=self.dtype, name=f"norm{number}")(y, train)
+            if number < len(layout):
+                y = nn.relu(y)
+        if self.stride != 1 or x.shape[-1] != features:
+            x = _convolution(features, 1, self.stride, self.dtype, "shortcut_conv")(x)
+            x = BatchNorm(dtype=self.dtype, name="shortcut_norm")(x, train)
+        return nn.relu(x + y)
+
+
+def _convolution(
+    channels: int, kernel_size: int, stride: int, dtype: DTypeLike, name: str
+) -> nn.Conv:
+    """A convolution without bias, padded by half its kernel, with torchvision's initialiser."""
+    half = kernel_size // 2
+    return nn.Conv(
+        channels,
+        (kernel_size, kernel_size),
+        strides=(stride, stride),
+        padding=((half, half), (half, half)),
+        use_bias=False,
+        kernel_init=nn.initializers.variance_scaling(2.0, "fan_out", "normal"),
+        dtype=dtype,
+        name=name,
+    )

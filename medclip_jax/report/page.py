@@ -1,0 +1,108 @@
+"""Writes the report of a run: one HTML page that needs no other file and no network."""
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from medclip_jax import __version__
+from medclip_jax.errors import UserError
+from medclip_jax.report import pictures, tables
+from medclip_jax.report.charts import roc_chart, training_chart
+from medclip_jax.report.run_files import Evaluation, RunFiles, read_run
+
+_TITLES = {"zero-shot": "Zero-shot classification", "linear-probe": "Linear probe"}
+
+
+def write_report(workdir: Path) -> Path:
+    """Writes `workdir/report.html`; parts that the run does not have yet are left out.
+
+    Raises:
+        UserError: the workdir is not that of a run that has trained, or a file is damaged.
+    """
+    workdir = Path(workdir)
+    run = read_run(workdir)
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("medclip_jax.report", "."),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    page = environment.get_template("page.html.jinja").render(_context(run))
+    path = workdir / "report.html"
+    temporary = workdir / f".report.{os.getpid()}.html"
+    temporary.write_text(page, encoding="utf-8")
+    os.replace(temporary, path)
+    return path
+
+
+def _context(run: RunFiles) -> dict[str, Any]:
+    return {
+        "name": run.name,
+        "version": __version__,
+        "last_step": int(run.lines[-1]["step"]),
+        "headlines": tables.headlines(run),
+        "config_rows": tables.config_rows(run.config),
+        "config_json": json.dumps(run.config, indent=2),
+        "training_chart": training_chart(run),
+        "final": _final_losses(run),
+        "retrievals": [_retrieval(evaluation) for evaluation in run.of_task("retrieval")],
+        "classifications": [
+            _classification(evaluation) for task in _TITLES for evaluation in run.of_task(task)
+        ],
+    }
+
+
+def _final_losses(run: RunFiles) -> dict[str, float]:
+    series = {"training": run.series("loss")[1], "validation": run.series("validation/loss")[1]}
+    return {name: values[-1] for name, values in series.items() if values}
+
+
+def _retrieval(evaluation: Evaluation) -> dict[str, Any]:
+    return _common(evaluation) | {
+        "rows": tables.retrieval_rows(evaluation),
+        **_pictures(
+            evaluation,
+            "text_to_image_neighbors",
+            text_queries=pictures.text_queries,
+            image_queries=pictures.image_queries,
+        ),
+    }
+
+
+def _classification(evaluation: Evaluation) -> dict[str, Any]:
+    return _common(evaluation) | {
+        "title": _TITLES[evaluation.task],
+        "rows": tables.label_rows(evaluation),
+        "roc_chart": roc_chart(evaluation),
+        **_pictures(evaluation, "scores", hits_and_misses=pictures.hits_and_misses),
+    }
+
+
+def _common(evaluation: Evaluation) -> dict[str, Any]:
+    facts = dataclasses.asdict(dataclasses.replace(evaluation, arrays={}))
+    return {
+        "task": evaluation.task,
+        "dataset": evaluation.dataset,
+        "split": evaluation.split,
+        "num_examples": evaluation.num_examples,
+        "num_patients": evaluation.num_patients,
+        "gallery_size": evaluation.protocol.get("gallery_size"),
+        "protocol_json": json.dumps(facts["protocol"], indent=2, ensure_ascii=False),
+    }
+
+
+def _pictures(evaluation: Evaluation, needed: str, **makers: Any) -> dict[str, Any]:
+    """Each maker's pictures, or a note where the images cannot be read any more."""
+    nothing: dict[str, Any] = dict.fromkeys(makers, [])
+    if needed not in evaluation.arrays:
+        return nothing | {"note": ""}
+    try:
+        source = pictures.StudyPictures(evaluation)
+        return {name: make(evaluation, source) for name, make in makers.items()} | {"note": ""}
+    except UserError as error:
+        return nothing | {"note": f"No pictures: {error}"}

@@ -1,0 +1,146 @@
+"""The tables of the page: figures with their intervals beside random initialisation and chance."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from medclip_jax.evaluate.bootstrap import IMPROVEMENT, RANDOM
+from medclip_jax.evaluate.result import CHANCE
+from medclip_jax.evaluate.table import format_interval, format_value
+from medclip_jax.report.run_files import Evaluation, RunFiles
+
+_DIRECTIONS = {
+    "text_to_image": "Text → image",
+    "image_to_text": "Image → text",
+    "image_to_image": "Image → image",
+}
+_NAMES = {"median_rank": "median rank", "mrr": "mean reciprocal rank"}
+# Of the config, what a reader wants to see first.
+_SUMMARY_KEYS = {
+    "Dataset": "data.dataset",
+    "Image encoder": "image_encoder.name",
+    "Text encoder": "text_encoder.name",
+    "Embedding size": "projection.size",
+    "Steps": "num_steps",
+    "Batch size": "batch_size",
+    "Learning rate": "optimizer.learning_rate",
+    "Schedule": "schedule.name",
+    "Image crop": "augmentation.crop_size",
+    "Seed": "seed",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """A figure and, where it has one, its interval."""
+
+    value: str
+    interval: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A line of a table; `strong` for the headline."""
+
+    name: str
+    cells: list[Cell]
+    strong: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Headline:
+    """A key figure at the top of the page."""
+
+    title: str
+    value: str
+    interval: str
+    beside: str
+    where: str
+
+
+def retrieval_rows(evaluation: Evaluation) -> list[Row]:
+    """Of each figure: trained, random initialisation, chance."""
+    rows = []
+    for name in evaluation.metrics:
+        if name.startswith((RANDOM, IMPROVEMENT, CHANCE)):
+            continue
+        cells = [_cell(evaluation, name), _cell(evaluation, RANDOM + name)]
+        cells.append(_cell(evaluation, CHANCE + name))
+        rows.append(Row(retrieval_name(name), cells, name.endswith("recall@1")))
+    return rows
+
+
+def retrieval_name(metric: str) -> str:
+    """`text_to_image_recall@1` as "Text → image, recall@1"."""
+    for direction, title in _DIRECTIONS.items():
+        if metric.startswith(direction):
+            name = metric.removeprefix(direction + "_")
+            return f"{title}, {_NAMES.get(name, name)}"
+    return metric
+
+
+def label_rows(evaluation: Evaluation) -> list[Row]:
+    """Macro means and labels: AUROC and AUPRC, trained and random, and the prevalence."""
+    labels = [name.removeprefix("auroc/") for name in evaluation.metrics if name[:6] == "auroc/"]
+    rows = [Row("Macro mean", _label_cells(evaluation, "macro_auroc", "macro_auprc"), True)]
+    return rows + [
+        Row(label, _label_cells(evaluation, f"auroc/{label}", f"auprc/{label}")) for label in labels
+    ]
+
+
+def _label_cells(evaluation: Evaluation, auroc: str, auprc: str) -> list[Cell]:
+    names = (auroc, RANDOM + auroc, auprc, RANDOM + auprc, CHANCE + auprc)
+    return [_cell(evaluation, name) for name in names]
+
+
+def _cell(evaluation: Evaluation, name: str) -> Cell:
+    interval = format_interval(evaluation.intervals.get(name), name)
+    value = format_value(evaluation.metrics.get(name), name)
+    return Cell(value, "" if interval == "–" else interval)
+
+
+def headlines(run: RunFiles) -> list[Headline]:
+    """The first figure a reader asks for, of each task's first evaluation."""
+    wanted = (
+        ("retrieval", "text_to_image_recall@1", "Text → image recall@1"),
+        ("zero-shot", "macro_auroc", "Zero-shot macro AUROC"),
+        ("linear-probe", "macro_auroc", "Linear-probe macro AUROC"),
+    )
+    found = []
+    for task, metric, title in wanted:
+        for evaluation in run.of_task(task)[:1]:
+            if metric in evaluation.metrics:
+                found.append(_headline(evaluation, metric, title))
+    return found
+
+
+def _headline(evaluation: Evaluation, metric: str, title: str) -> Headline:
+    value, random = _cell(evaluation, metric), _cell(evaluation, RANDOM + metric)
+    chance = evaluation.metrics.get(CHANCE + metric)
+    beside = f"random init {random.value}, chance {format_value(chance)}"
+    where = f"{evaluation.dataset}, {evaluation.split} split"
+    return Headline(title, value.value, value.interval, beside, where)
+
+
+def config_rows(config: dict[str, Any]) -> list[tuple[str, str]]:
+    """The main settings, and the weights of the objectives that are on."""
+    rows = []
+    for title, key in _SUMMARY_KEYS.items():
+        value = _lookup(config, key.split("."))
+        if value is not None:
+            rows.append((title, f"{value:,}" if type(value) is int else str(value)))
+    weights = {
+        name: options["weight"]
+        for name, options in config.get("objectives", {}).items()
+        if options.get("weight")
+    }
+    if weights:
+        listed = ", ".join(f"{name} × {weight:g}" for name, weight in weights.items())
+        rows.insert(0, ("Objectives", listed))
+    return rows
+
+
+def _lookup(config: Any, keys: Sequence[str]) -> Any:
+    for key in keys:
+        config = config.get(key) if isinstance(config, dict) else None
+    return config

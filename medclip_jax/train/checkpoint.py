@@ -1,0 +1,108 @@
+"""Checkpoints by Orbax: asynchronous and atomic, the state and the data iterator together.
+
+Three items lie side by side: `model` (parameters and statistics, all that inference reads),
+`training` (optimiser, step, plateau) and `data` (the Grain iterator's state, as JSON, so that
+it restores onto any number of processes). The last and the best checkpoint are kept.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from orbax.checkpoint.checkpoint_managers import preservation_policy
+
+from medclip_jax.train.state import TrainState
+
+MODEL_FIELDS = ("params", "batch_stats", "ema_params")
+METRIC = "validation_loss"
+
+
+class Checkpointer:
+    """Saves and restores a run below `directory`."""
+
+    def __init__(self, directory: Path, *, read_only: bool = False):
+        """Opens `directory`; a reader neither makes it nor clears what a running job is writing."""
+        policy = preservation_policy.AnyPreservationPolicy(
+            [
+                preservation_policy.LatestN(2),
+                preservation_policy.BestN(
+                    get_metric_fn=lambda metrics: -metrics[METRIC],
+                    n=1,
+                    keep_checkpoints_without_metrics=False,
+                ),
+            ]
+        )
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=None if read_only else policy,
+            best_fn=lambda metrics: metrics[METRIC],
+            best_mode="min",
+            read_only=read_only,
+            create=not read_only,
+            cleanup_tmp_directories=not read_only,
+        )
+        self._manager = ocp.CheckpointManager(directory.absolute(), options=options)
+
+    def latest_step(self) -> int | None:
+        """The last step that was saved whole, or None."""
+        return self._manager.latest_step()
+
+    def best_step(self) -> int | None:
+        """The step of the lowest validation loss, else the last, or None."""
+        return self._manager.best_step() or self._manager.latest_step()
+
+    def save(
+        self, state: TrainState, iterator_state: Any, validation_loss: float | None = None
+    ) -> None:
+        """Starts saving; returns as soon as the state may change again."""
+        model, training = _split(state)
+        self._manager.save(
+            int(state.step),
+            args=ocp.args.Composite(
+                model=ocp.args.StandardSave(model),
+                training=ocp.args.StandardSave(training),
+                data=ocp.args.JsonSave({"iterator": iterator_state}),
+            ),
+            metrics=None if validation_loss is None else {METRIC: validation_loss},
+            force=True,
+        )
+
+    def restore(self, state: TrainState) -> tuple[TrainState, Any]:
+        """The last saved (state, iterator state), laid out over the mesh as `state` is."""
+        model, training = _split(jax.tree.map(ocp.utils.to_shape_dtype_struct, state))
+        restored = self._manager.restore(
+            self._manager.latest_step(),
+            args=ocp.args.Composite(
+                model=ocp.args.StandardRestore(model),
+                training=ocp.args.StandardRestore(training),
+                data=ocp.args.JsonRestore(),
+            ),
+        )
+        fields = {name: restored.model.get(name, {}) for name in MODEL_FIELDS}
+        return TrainState(**fields, **restored.training), restored.data["iterator"]
+
+    def restore_model(self, step: int) -> dict[str, Any]:
+        """The variables that evaluation uses, as NumPy arrays, of the checkpoint at `step`."""
+        arguments = ocp.args.Composite(model=ocp.args.StandardRestore())
+        item = self._manager.restore(step, args=arguments).model
+        params = item.get("ema_params") or item["params"]
+        return {"params": params, "batch_stats": item.get("batch_stats", {})}
+
+    def reached_preemption(self, step: int) -> bool:
+        """True on every process at the same step once the cluster has told one to stop."""
+        return self._manager.reached_preemption(step)
+
+    def wait(self) -> None:
+        """Returns when all that was started is on disk."""
+        self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Waits, then closes."""
+        self.wait()
+        self._manager.close()
+
+
+def _split(state: TrainState) -> tuple[dict[str, Any], dict[str, Any]]:
+    # Orbax refuses empty trees within an item, such as the statistics of a model without any.
+    model = {name: getattr(state, name) for name in MODEL_FIELDS if getattr(state, name)}
+    return model, {"step": state.step, "opt_state": state.opt_state, "plateau": state.plateau}

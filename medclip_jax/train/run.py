@@ -1,0 +1,160 @@
+"""What a training run is made of, put together (and restored) from a config and a workdir."""
+
+import dataclasses
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+from clu import parameter_overview
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from medclip_jax import sharding
+from medclip_jax.config import check_same_run, read_config, write_config
+from medclip_jax.data import pipeline
+from medclip_jax.data.tokenizer import Tokenizer, load_tokenizer, train_wordpiece
+from medclip_jax.errors import UserError
+from medclip_jax.models.factory import build_model
+from medclip_jax.train import optimizer as optimizers
+from medclip_jax.train.checkpoint import Checkpointer
+from medclip_jax.train.state import Batch, TrainState, create_state, dummy_batch
+from medclip_jax.train.step import (
+    EvalStep,
+    TrainStep,
+    check_objectives,
+    make_eval_step,
+    make_train_step,
+)
+
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
+
+
+@dataclasses.dataclass
+class Run:
+    """Everything the loop uses; the steps are jitted for the mesh."""
+
+    config: ConfigDict
+    workdir: Path
+    mesh: Mesh
+    state: TrainState
+    train_step: TrainStep
+    eval_step: EvalStep
+    update_plateau: Callable[[Any, float], Any]
+    iterator: Any
+    validation: Callable[[], Iterator[Any]] | None
+    checkpointer: Checkpointer
+
+    def to_devices(self, batch: Any) -> Batch:
+        """A global batch on the mesh, from this process's rows."""
+        return sharding.to_global(batch, self.mesh)
+
+    def validation_batches(self) -> Iterator[Batch]:
+        """The validation batches, the same at every evaluation."""
+        assert self.validation is not None
+        return (self.to_devices(batch) for batch in self.validation())
+
+
+def prepare_run(config: ConfigDict, workdir: Path) -> Run:
+    """Builds a run, or takes it up where the last checkpoint left it.
+
+    Raises:
+        UserError: the config or the data is wrong, or the workdir holds another run.
+    """
+    mesh = sharding.make_mesh(config.mesh.to_dict())
+    sharding.check_batch_size(config.batch_size, mesh)
+    tokenizer = _prepare_workdir(config, workdir)
+    model = build_model(config, tokenizer.vocab_size)
+    batch = dummy_batch(config.augmentation.crop_size, config.text_encoder.max_length)
+    check_objectives(model, config, batch)
+
+    variables = jax.eval_shape(lambda: model.init(jax.random.key(0), batch, train=False))
+    names = list(optimizers.split_frozen(variables["params"], config.optimizer.frozen)[0])
+    optimizer = optimizers.make_optimizer(config.optimizer, names)
+    schedule = optimizers.make_schedule(
+        config.schedule, config.optimizer.learning_rate, config.num_steps
+    )
+    plateau = optimizers.make_plateau(config.schedule)
+    state = create_state(model, optimizer, plateau, config, batch, mesh)
+    if jax.process_index() == 0:
+        print(parameter_overview.get_parameter_overview(state.params, include_stats=False))
+
+    arguments = {
+        "seed": config.seed,
+        "batch_size": config.batch_size,
+        "tokenizer": tokenizer,
+        "max_length": config.text_encoder.max_length,
+        "rows": sharding.local_rows(mesh, config.batch_size),
+    }
+    iterator = pipeline.make_iterator(config.data, **arguments)
+    checkpointer = Checkpointer(workdir / "checkpoints")
+    if checkpointer.latest_step() is not None:
+        state, iterator_state = checkpointer.restore(state)
+        iterator.set_state(iterator_state)
+
+    shardings = sharding.state_shardings(mesh, state)
+    return Run(
+        config=config,
+        workdir=workdir,
+        mesh=mesh,
+        state=state,
+        train_step=jax.jit(
+            make_train_step(model, config, optimizer, schedule),
+            donate_argnums=0,
+            out_shardings=(shardings, sharding.replicated(mesh)),
+        ),
+        eval_step=jax.jit(make_eval_step(model, config), out_shardings=sharding.replicated(mesh)),
+        update_plateau=jax.jit(
+            lambda state, loss: optimizers.update_plateau(plateau, state, loss),
+            out_shardings=sharding.replicated(mesh),
+        ),
+        iterator=iterator,
+        validation=_validation(config, arguments),
+        checkpointer=checkpointer,
+    )
+
+
+def _prepare_workdir(config: ConfigDict, workdir: Path) -> Tokenizer:
+    """Writes config and tokenizer on the first start, checks them on a later one."""
+    path = workdir / "config.json"
+    if jax.process_index() == 0:
+        try:
+            workdir.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"--workdir {workdir} cannot be made: {error.strerror}") from None
+        if path.exists():
+            check_same_run(read_config(path), config)
+        _prepare_tokenizer(config, workdir / "tokenizer")
+        write_config(config, path)
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("workdir is ready")
+    return load_tokenizer(workdir / "tokenizer")
+
+
+def _prepare_tokenizer(config: ConfigDict, directory: Path) -> None:
+    """Copies the named tokenizer into the workdir, or trains one on the training reports."""
+    if directory.exists():
+        return
+    partial = directory.with_name("tokenizer.partial")
+    if config.tokenizer.directory:
+        load_tokenizer(config.tokenizer.directory)  # refuses what is none
+        partial.mkdir(exist_ok=True)
+        for file in Path(config.tokenizer.directory).iterdir():
+            if file.name in TOKENIZER_FILES:  # a model's weights may lie beside them
+                shutil.copy(file, partial)
+    else:
+        train_wordpiece(pipeline.corpus(config.data), config.tokenizer.vocab_size, partial)
+    os.replace(partial, directory)  # a run killed before this begins again
+
+
+def _validation(
+    config: ConfigDict, arguments: dict[str, Any]
+) -> Callable[[], Iterator[Any]] | None:
+    """Makes the validation batches anew at each call; None where there is nothing to evaluate."""
+    num_batches = config.data.validation_examples // config.batch_size
+    if not num_batches:
+        return None
+    return lambda: pipeline.validation_batches(config.data, num_batches, **arguments)

@@ -1,0 +1,82 @@
+"""All that a training run carries from one step to the next, as one frozen PyTree."""
+
+from typing import Any
+
+import flax
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from medclip_jax import sharding
+from medclip_jax.models.image_text_model import ImageTextModel
+from medclip_jax.train import optimizer as optimizers
+
+Batch = dict[str, jax.Array]
+
+
+@flax.struct.dataclass
+class TrainState:
+    """The state after `step` steps.
+
+    Attributes:
+        params: nested float32 parameters, frozen ones included.
+        batch_stats: BatchNorm's running statistics.
+        opt_state: of the trainable parameters only.
+        plateau: optax's plateau state; its `scale` multiplies the learning rate.
+        ema_params: exponential average of `params`, or an empty dict where it is off.
+    """
+
+    step: jax.Array
+    params: dict[str, Any]
+    batch_stats: dict[str, Any]
+    opt_state: Any
+    plateau: Any
+    ema_params: dict[str, Any]
+
+    @property
+    def evaluation_variables(self) -> dict[str, Any]:
+        """What evaluation uses: the averaged weights where there are some."""
+        return {"params": self.ema_params or self.params, "batch_stats": self.batch_stats}
+
+
+def dummy_batch(crop_size: int, max_length: int, rows: int = 2) -> Batch:
+    """A batch of zeros in the shape that the model takes."""
+    return {
+        "image": jnp.zeros((rows, crop_size, crop_size, 1), jnp.float32),
+        "token_ids": jnp.zeros((rows, max_length), jnp.int32),
+        "token_mask": jnp.ones((rows, max_length), bool),
+    }
+
+
+def init_variables(model: ImageTextModel, seed: int, batch: Batch) -> dict[str, Any]:
+    """Random parameters and statistics of the model, from the seed alone."""
+    return model.init({"params": jax.random.key(seed)}, batch, train=False)
+
+
+def create_state(
+    model: ImageTextModel,
+    optimizer: optax.GradientTransformation,
+    plateau: optax.GradientTransformationExtraArgs,
+    config: ConfigDict,
+    batch: Batch,
+    mesh: Mesh,
+) -> TrainState:
+    """A fresh state, made on the mesh leaf by leaf where it will lie."""
+
+    def init() -> TrainState:
+        variables = init_variables(model, config.seed, batch)
+        params = variables["params"]
+        trainable, _ = optimizers.split_frozen(params, config.optimizer.frozen)
+        return TrainState(
+            step=jnp.zeros((), jnp.int32),
+            params=params,
+            batch_stats=variables.get("batch_stats", {}),
+            opt_state=optimizer.init(trainable),
+            plateau=plateau.init({}),
+            ema_params=jax.tree.map(jnp.copy, params) if config.optimizer.ema_decay else {},
+        )
+
+    shardings = sharding.state_shardings(mesh, jax.eval_shape(init))
+    return jax.jit(init, out_shardings=shardings)()

@@ -1,0 +1,109 @@
+"""One training step and one validation step, as pure functions of (state, batch).
+
+All randomness (augmentation, dropout) comes from `fold_in(seed, step)`, so a resumed run repeats
+the steps of one that was never stopped, on any mesh.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from ml_collections import ConfigDict
+
+from medclip_jax import objectives
+from medclip_jax.data.augment import Augmentation, augment, prepare
+from medclip_jax.models.image_text_model import ImageTextModel
+from medclip_jax.train import optimizer as optimizers
+from medclip_jax.train.state import Batch, TrainState
+
+Metrics = dict[str, jax.Array]
+TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+EvalStep = Callable[[TrainState, Batch], Metrics]
+
+
+def make_train_step(
+    model: ImageTextModel,
+    config: ConfigDict,
+    optimizer: optax.GradientTransformation,
+    schedule: optax.Schedule,
+) -> TrainStep:
+    """The function (state, batch) -> (state, metrics); the caller jits it and donates the state.
+
+    Metrics are scalars of this step: the losses, `learning_rate` and `gradient_norm`.
+    """
+    augmentation = Augmentation.from_config(config.augmentation)
+    crop_size = config.augmentation.crop_size
+
+    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        key = jax.random.fold_in(jax.random.key(config.seed), state.step)
+        augment_key, dropout_key = jax.random.split(key)
+        images = augment(batch["image"], augment_key, augmentation, crop_size=crop_size)
+        batch = batch | {"image": images}
+        trainable, frozen = optimizers.split_frozen(state.params, config.optimizer.frozen)
+
+        def loss_fn(trainable: optimizers.FlatParams) -> tuple[jax.Array, tuple[Metrics, Any]]:
+            outputs, updated = model.apply(
+                {
+                    "params": optimizers.unflatten_params(trainable | frozen),
+                    "batch_stats": state.batch_stats,
+                },
+                batch,
+                train=True,
+                rngs={"dropout": dropout_key},
+                mutable=["batch_stats"],
+            )
+            loss, metrics = objectives.total_loss(outputs, batch, config.objectives)
+            return loss, (metrics, updated.get("batch_stats", {}))
+
+        (_, (metrics, batch_stats)), gradients = jax.value_and_grad(loss_fn, has_aux=True)(
+            trainable
+        )
+        updates, opt_state = optimizer.update(gradients, state.opt_state, trainable)
+        learning_rate = schedule(state.step) * state.plateau.scale
+        trainable = {name: leaf + learning_rate * updates[name] for name, leaf in trainable.items()}
+        params = optimizers.unflatten_params(trainable | frozen)
+        metrics |= {
+            "learning_rate": learning_rate,
+            "gradient_norm": optax.global_norm(gradients),
+        }
+        return state.replace(
+            step=state.step + 1,
+            params=params,
+            batch_stats=batch_stats,
+            opt_state=opt_state,
+            ema_params=_average(state.ema_params, params, config.optimizer.ema_decay),
+        ), metrics
+
+    return train_step
+
+
+def make_eval_step(model: ImageTextModel, config: ConfigDict) -> EvalStep:
+    """The function (state, batch) -> metrics: the losses without augmentation or dropout."""
+    options = config.augmentation
+
+    def eval_step(state: TrainState, batch: Batch) -> Metrics:
+        images = prepare(
+            batch["image"], crop_size=options.crop_size, mean=options.mean, std=options.std
+        )
+        batch = batch | {"image": images}
+        outputs = model.apply(state.evaluation_variables, batch, train=False)
+        return objectives.total_loss(outputs, batch, config.objectives)[1]
+
+    return eval_step
+
+
+def check_objectives(model: ImageTextModel, config: ConfigDict, batch: Batch) -> None:
+    """Raises a UserError where an objective needs what the model or the batch does not give."""
+    outputs = jax.eval_shape(
+        lambda: model.init_with_output(jax.random.key(0), batch, train=False)[0]
+    )
+    arrays = (*batch, "group_ids", "has_image", "has_text")
+    objectives.check_inputs(config.objectives, tuple(outputs), arrays)
+
+
+def _average(ema: dict[str, Any], params: dict[str, Any], decay: float) -> dict[str, Any]:
+    if not ema:
+        return ema
+    return jax.tree.map(lambda old, new: decay * old + (1 - decay) * jnp.asarray(new), ema, params)

@@ -1,0 +1,139 @@
+"""Decoding, resizing and padding against PIL, NumPy and PyTorch."""
+
+import io
+import pathlib
+
+import cv2
+import numpy as np
+import PIL.Image
+import pytest
+
+from medclip_jax.data import images
+from medclip_jax.errors import UserError
+
+RANDOM = np.random.default_rng(0)
+
+
+def smooth_image(height: int, width: int) -> np.ndarray:
+    noise = RANDOM.integers(0, 256, (height, width)).astype(np.float32)
+    return cv2.normalize(cv2.GaussianBlur(noise, (0, 0), 3), None, 0, 255, cv2.NORM_MINMAX).astype(
+        np.uint8
+    )
+
+
+def encode(image: PIL.Image.Image, file_format: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, file_format, **options)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "BMP", "TIFF"])
+def test_lossless_files_decode_exactly(file_format: str, tmp_path: pathlib.Path) -> None:
+    image = smooth_image(31, 47)
+    encoded = encode(PIL.Image.fromarray(image), file_format)
+    path = tmp_path / "image"
+    path.write_bytes(encoded)
+    for source in (encoded, path, str(path), image, image[:, :, None], PIL.Image.fromarray(image)):
+        np.testing.assert_array_equal(images.decode_gray(source), image)
+
+
+def test_jpeg_agrees_with_pil() -> None:
+    image = smooth_image(64, 48)
+    encoded = images.encode_jpeg(image)
+    with PIL.Image.open(io.BytesIO(encoded)) as file:
+        assert file.mode == "L"
+        expected = np.asarray(file)
+    np.testing.assert_allclose(images.decode_gray(encoded).astype(int), expected, atol=1)
+    np.testing.assert_allclose(expected.astype(int), image, atol=12)
+
+
+def test_colour_becomes_luminance() -> None:
+    colour = RANDOM.integers(0, 256, (20, 30, 3)).astype(np.uint8)
+    expected = np.asarray(PIL.Image.fromarray(colour).convert("L")).astype(int)
+    encoded = encode(PIL.Image.fromarray(colour), "PNG")
+    for source in (colour, encoded, PIL.Image.fromarray(colour)):
+        np.testing.assert_allclose(images.decode_gray(source).astype(int), expected, atol=1)
+
+
+def test_12_bits_in_16_are_stretched_not_blackened() -> None:
+    deep = np.arange(4096, dtype=np.uint16).reshape(64, 64)
+    expected = np.round(np.arange(4096) * (255 / 4095)).reshape(64, 64)
+    for source in (cv2.imencode(".png", deep)[1].tobytes(), PIL.Image.fromarray(deep)):
+        decoded = images.decode_gray(source)
+        assert decoded.dtype == np.uint8
+        np.testing.assert_allclose(decoded.astype(int), expected, atol=1)
+
+
+def test_a_constant_16_bit_image_does_not_divide_by_zero() -> None:
+    encoded = cv2.imencode(".png", np.full((4, 4), 700, np.uint16))[1].tobytes()
+    assert images.decode_gray(encoded).tolist() == [[0] * 4] * 4
+
+
+def test_exif_orientation_is_applied() -> None:
+    image = np.zeros((16, 32), np.uint8)
+    image[:, :16] = 255
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 6  # the camera was turned: show it rotated by 90 degrees clockwise
+    decoded = images.decode_gray(encode(PIL.Image.fromarray(image), "JPEG", exif=exif, quality=95))
+    assert decoded.shape == (32, 16)
+    assert decoded[:12].min() > 240 and decoded[20:].max() < 15
+
+
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG"])
+@pytest.mark.parametrize("kept", [0.0, 0.3, 0.9])
+def test_truncated_files_are_refused(file_format: str, kept: float) -> None:
+    encoded = encode(PIL.Image.fromarray(smooth_image(90, 70)), file_format)
+    with pytest.raises(UserError, match="not a readable image"):
+        images.decode_gray(encoded[: int(kept * len(encoded))])
+
+
+def test_what_is_no_image_is_refused(tmp_path: pathlib.Path) -> None:
+    with pytest.raises(UserError, match="not a readable image"):
+        images.decode_gray(b"patient,finding\n1,2\n")
+    with pytest.raises(UserError, match="No such file"):
+        images.decode_gray(tmp_path / "missing.png")
+    with pytest.raises(UserError, match="uint8"):
+        images.decode_gray(np.zeros((4, 4), np.float32))
+    for shape in ((4, 4, 4), (4,), (0, 4)):
+        with pytest.raises(UserError, match="height, width"):
+            images.decode_gray(np.zeros(shape, np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("shape", "fitted", "top_left"),
+    [((40, 80), (16, 32), (8, 0)), ((80, 40), (32, 16), (0, 8)), ((8, 8), (32, 32), (0, 0))],
+)
+def test_fit_square_keeps_the_aspect_and_centres(
+    shape: tuple[int, int], fitted: tuple[int, int], top_left: tuple[int, int]
+) -> None:
+    square = images.fit_square(np.full(shape, 200, np.uint8), 32)
+    expected = np.zeros((32, 32), np.uint8)
+    (top, left), (height, width) = top_left, fitted
+    expected[top : top + height, left : left + width] = 200
+    np.testing.assert_array_equal(square, expected)
+
+
+def test_shrinking_much_averages_areas() -> None:
+    image = RANDOM.integers(0, 256, (64, 64)).astype(np.uint8)
+    blocks = image.reshape(16, 4, 16, 4).mean(axis=(1, 3))
+    np.testing.assert_allclose(images.fit_square(image, 16).astype(int), blocks, atol=1)
+
+
+@pytest.mark.parametrize("size", [40, 90])
+def test_shrinking_little_and_enlarging_are_bilinear(size: int) -> None:
+    torch = pytest.importorskip("torch")
+    image = smooth_image(64, 64)
+    expected = torch.nn.functional.interpolate(
+        torch.from_numpy(image).float()[None, None], size=(size, size), mode="bilinear"
+    )[0, 0].numpy()
+    np.testing.assert_allclose(images.fit_square(image, size).astype(float), expected, atol=1)
+
+
+def test_resize_short_side_never_enlarges() -> None:
+    assert images.resize_short_side(np.zeros((300, 400), np.uint8), 256).shape == (256, 341)
+    assert images.resize_short_side(np.zeros((400, 300), np.uint8), 256).shape == (341, 256)
+    assert images.resize_short_side(np.zeros((100, 400), np.uint8), 256).shape == (100, 400)
+
+
+def test_a_line_of_pixels_survives() -> None:
+    assert images.fit_square(np.full((1, 500), 9, np.uint8), 32).max() == 9

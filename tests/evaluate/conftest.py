@@ -1,0 +1,93 @@
+"""Studies whose images are vectors, and an encoder that reads them, so that answers are known."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from medclip_jax.data.studies import Study
+from medclip_jax.errors import UserError
+
+
+@dataclasses.dataclass
+class VectorStudies:
+    """A split in memory; an image is the bytes of a float32 vector."""
+
+    studies: list[Study]
+    label_names: tuple[str, ...] = ()
+
+    def __len__(self):
+        return len(self.studies)
+
+    def read(self, indices):
+        return [self.studies[index] for index in indices]
+
+
+@dataclasses.dataclass
+class VectorEncoder:
+    """Embeds an image as `vector @ matrix`, and a text as its vector in `texts`."""
+
+    texts: dict[str, np.ndarray]
+    matrix: np.ndarray
+    temperature: float = 0.5
+    step: int = 7
+
+    def image_features(self, images):
+        return np.stack([np.frombuffer(image, np.float32) for image in images]) @ self.matrix
+
+    def embed_images(self, images):
+        return _unit(self.image_features(images))
+
+    def embed_texts(self, texts):
+        return _unit(np.stack([self.texts[text] for text in texts]) @ self.matrix)
+
+    def randomly_initialized(self, seed=0):
+        size = len(self.matrix)
+        matrix = np.random.default_rng(seed).normal(size=(size, size)).astype(np.float32)
+        return dataclasses.replace(self, matrix=matrix, step=0)
+
+
+def _unit(vectors):
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def make_study(number, images, *, patient=None, report="", labels=()):
+    return Study(
+        study_id=f"s{number}",
+        patient_id=patient or f"p{number}",
+        images=[np.asarray(image, np.float32).tobytes() for image in images],
+        views=["PA"] * len(images),
+        report=report,
+        labels=np.asarray(labels, np.float32),
+    )
+
+
+def opener(splits):
+    """An `open_studies` over a dictionary of splits."""
+
+    def open_studies(split):
+        if split not in splits:
+            raise UserError(f"no split {split!r}")
+        return splits[split]
+
+    return open_studies
+
+
+@pytest.fixture
+def study():
+    return make_study
+
+
+@pytest.fixture
+def studies_of():
+    return VectorStudies
+
+
+@pytest.fixture
+def encoder_of():
+    return VectorEncoder
+
+
+@pytest.fixture
+def opened():
+    return opener

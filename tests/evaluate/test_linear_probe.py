@@ -1,0 +1,212 @@
+"""The linear probe against scikit-learn done plainly, and its rules about splits and patients."""
+
+import numpy as np
+import pytest
+from scipy.optimize import minimize
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
+
+from medclip_jax.errors import UserError
+from medclip_jax.evaluate.encode import read_table
+from medclip_jax.evaluate.linear_probe import (
+    check_disjoint,
+    evaluate,
+    held_out_studies,
+)
+from medclip_jax.evaluate.logistic_regression import INVERSE_PENALTIES, fit_probes
+from medclip_jax.evaluate.request import Request
+
+SIZE = 12
+
+
+@pytest.fixture
+def features():
+    generator = np.random.default_rng(0)
+    features = generator.normal(size=(150, SIZE)) * np.geomspace(0.1, 30, SIZE) + 5
+    direction = generator.normal(size=SIZE) / np.geomspace(0.1, 30, SIZE)
+    logits = (features - 5) @ direction + generator.normal(size=150)
+    return features, logits > 0
+
+
+@pytest.mark.parametrize("inverse_penalty", [1e-3, 1.0])
+def test_fit_is_the_minimum_of_the_loss(features, inverse_penalty):
+    features, targets = features
+    standardized = StandardScaler().fit_transform(features)
+    signs = np.where(targets, 1.0, -1.0)
+
+    def loss(parameters):
+        margins = signs * (standardized @ parameters[:-1] + parameters[-1])
+        return np.logaddexp(0, -margins).sum() + parameters[:-1] @ parameters[:-1] / (
+            2 * inverse_penalty
+        )
+
+    expected = minimize(loss, np.zeros(SIZE + 1), method="BFGS", options={"gtol": 1e-8}).x
+    probe = fit_probes(features, targets, [inverse_penalty])[0]
+    assert probe.converged
+    expected_logits = standardized @ expected[:-1] + expected[-1]
+    np.testing.assert_allclose(probe(features), 1 / (1 + np.exp(-expected_logits)), atol=2e-5)
+
+
+def test_warm_start_along_the_path_finds_the_same_minima(features):
+    for probe in fit_probes(*features):
+        alone = fit_probes(*features, [probe.inverse_penalty])[0]
+        np.testing.assert_allclose(probe(features[0]), alone(features[0]), atol=1e-3)
+
+
+def test_constant_features_are_harmless(features):
+    features, targets = features
+    padded = np.concatenate([features, np.full((150, 3), 7.3)], axis=1)
+    for plain, extra in zip(
+        fit_probes(features, targets), fit_probes(padded, targets), strict=True
+    ):
+        np.testing.assert_allclose(plain(features), extra(padded), atol=1e-3)
+
+
+def test_separable_classes_are_separated(features):
+    features, _ = features
+    targets = features[:, 0] > np.median(features[:, 0])
+    probe = fit_probes(features, targets)[-1]
+    assert probe.converged and roc_auc_score(targets, probe(features)) > 0.999
+
+
+def make_split(study, studies_of, name, num_studies, seed, labels=2):
+    """Studies of one to three images whose mean vector decides the labels, with some unknown."""
+    generator = np.random.default_rng(seed)
+    studies = []
+    for number in range(num_studies):
+        center = generator.normal(size=SIZE)
+        images = center + 0.5 * generator.normal(size=(1 + number % 3, SIZE))
+        values = (center[:labels] + 0.3 * generator.normal(size=labels) > 0).astype(np.float32)
+        values[generator.random(labels) < 0.1] = np.nan
+        patient = f"{name}-{number // 2}"
+        studies.append(study(f"{name}{number}", images, patient=patient, labels=values))
+    return studies_of(studies, ("Edema", "Mass"))
+
+
+@pytest.fixture
+def splits(study, studies_of):
+    return {
+        name: make_split(study, studies_of, name, size, seed)
+        for seed, (name, size) in enumerate({"train": 90, "validation": 60, "test": 70}.items())
+    }
+
+
+@pytest.fixture
+def encoder(encoder_of):
+    return encoder_of({}, np.eye(SIZE, dtype=np.float32))
+
+
+@threadpool_limits.wrap(limits=1)
+def plain_probe(splits, column, chosen):
+    """The same probe written with scikit-learn's own tools."""
+    rows = {name: read_table(studies) for name, studies in splits.items()}
+    images = {
+        name: np.stack([np.frombuffer(i, np.float32) for s in studies.studies for i in s.images])
+        for name, studies in splits.items()
+    }
+    labels = rows["train"].labels[rows["train"].image_study, column]
+    known = ~np.isnan(labels)
+    scaler = StandardScaler().fit(images["train"][known])
+    model = LogisticRegression(C=chosen, tol=1e-8, max_iter=10_000)
+    model.fit(scaler.transform(images["train"][known]), labels[known])
+    scores = model.predict_proba(scaler.transform(images["test"]))[:, 1]
+    table = rows["test"]
+    means = [scores[table.image_study == i].mean() for i in range(len(table.study_ids))]
+    known = ~np.isnan(table.labels[:, column])
+    return roc_auc_score(table.labels[known, column], np.array(means)[known])
+
+
+def test_probe_is_scikit_learns(splits, encoder, opened):
+    result = evaluate(encoder, opened(splits), Request("d", num_resamples=50))
+    for column, name in enumerate(("Edema", "Mass")):
+        chosen = result.protocol["chosen"][name]
+        assert chosen["inverse_penalty"] in INVERSE_PENALTIES and chosen["converged"]
+        expected = plain_probe(splits, column, chosen["inverse_penalty"])
+        assert result.metrics[f"auroc/{name}"] == pytest.approx(expected, abs=2e-3)
+        low, high = result.confidence_intervals[f"auroc/{name}"]
+        assert low <= result.metrics[f"auroc/{name}"] <= high
+    assert result.metrics["macro_auroc"] > 0.85
+    assert result.num_examples == 70 and result.num_patients == 35
+    assert result.protocol["penalty_chosen_on"] == "validation"
+    assert "random_initialization/macro_auroc" in result.confidence_intervals
+
+
+def test_penalty_is_the_best_on_validation(splits, encoder, opened):
+    result = evaluate(encoder, opened(splits), Request("d", num_resamples=2))
+    swapped = splits | {"test": splits["validation"], "validation": splits["test"]}
+    by_penalty = [plain_probe(swapped, 0, penalty) for penalty in INVERSE_PENALTIES]
+    chosen = result.protocol["chosen"]["Edema"]
+    assert chosen["validation_auroc"] == pytest.approx(max(by_penalty), abs=2e-3)
+
+
+def test_without_validation_a_fifth_of_the_training_patients_chooses(splits, encoder, opened):
+    del splits["validation"]
+    result = evaluate(encoder, opened(splits), Request("d", num_resamples=2))
+    assert result.protocol["penalty_chosen_on"] == "a random fifth of the training patients"
+    chosen = result.protocol["chosen"]["Edema"]["inverse_penalty"]
+    # The final fit is on all of train, so it is the plain probe of the chosen penalty.
+    expected = plain_probe(splits, 0, chosen)
+    assert result.metrics["auroc/Edema"] == pytest.approx(expected, abs=2e-3)
+
+
+def test_reporting_on_validation_does_not_choose_on_it(splits, encoder, opened):
+    result = evaluate(encoder, opened(splits), Request("d", split="validation", num_resamples=2))
+    assert result.num_examples == 60
+    assert result.protocol["penalty_chosen_on"] == "a random fifth of the training patients"
+
+
+def test_held_out_studies_are_a_fifth_of_the_patients_and_whole():
+    patients = [f"p{i // 3}" for i in range(300)]
+    held_out = held_out_studies(patients, seed=0)
+    assert held_out.sum() == 60
+    assert all(len(set(held_out[i : i + 3])) == 1 for i in range(0, 300, 3))
+    assert not np.array_equal(held_out, held_out_studies(patients, seed=1))
+
+
+def test_labels_can_be_restricted(splits, encoder, opened):
+    result = evaluate(encoder, opened(splits), Request("d", labels=("Mass",), num_resamples=2))
+    assert result.arrays["label_names"].tolist() == ["Mass"]
+    assert result.arrays["scores"].shape == (70, 1)
+    np.testing.assert_array_equal(
+        result.arrays["labels"][:, 0], [s.labels[1] for s in splits["test"].studies]
+    )
+
+
+def test_a_label_of_one_class_in_training_is_left_out(splits, encoder, opened):
+    for study in splits["train"].studies:
+        study.labels[1] = 0
+    result = evaluate(encoder, opened(splits), Request("d", num_resamples=2))
+    assert result.protocol["labels_left_out"] == ["Mass"]
+    assert "auroc/Mass" not in result.metrics
+    with pytest.raises(UserError, match="one class only of Mass"):
+        evaluate(encoder, opened(splits), Request("d", labels=("Mass",)))
+
+
+def test_a_label_that_validation_cannot_score_takes_the_others_penalty(splits, encoder, opened):
+    for study in splits["validation"].studies:
+        study.labels[1] = 0
+    result = evaluate(encoder, opened(splits), Request("d", num_resamples=2))
+    chosen = result.protocol["chosen"]
+    assert chosen["Mass"]["inverse_penalty"] == chosen["Edema"]["inverse_penalty"]
+    assert np.isnan(chosen["Mass"]["validation_auroc"])
+    with pytest.raises(UserError, match="to choose the penalty on have one class only of Mass"):
+        evaluate(encoder, opened(splits), Request("d", labels=("Mass",)))
+
+
+def test_a_patient_in_two_splits_is_named(splits, encoder, opened, study):
+    splits["test"].studies.append(study("x", [np.ones(SIZE)], patient="train-3", labels=[1, 0]))
+    with pytest.raises(UserError, match="'train-3' is in both train and test"):
+        evaluate(encoder, opened(splits), Request("d"))
+    check_disjoint(
+        {"train": read_table(splits["train"]), "other": read_table(splits["validation"])}
+    )
+
+
+def test_missing_and_training_splits_are_errors(splits, encoder, opened):
+    with pytest.raises(UserError, match="trained on train"):
+        evaluate(encoder, opened(splits), Request("d", split="train"))
+    del splits["test"]
+    with pytest.raises(UserError, match="no split 'test'"):
+        evaluate(encoder, opened(splits), Request("d"))

@@ -1,0 +1,120 @@
+"""Ranks on hand-made matrices, the weighted median against NumPy, chance against permutations."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from medclip_jax.evaluate import ranking
+from medclip_jax.evaluate.ranking import (
+    RankedGallery,
+    chance_metrics,
+    rank_metrics,
+    search,
+    weighted_median,
+)
+
+# Rows are five queries, columns five entries; queries 3 and 4 share group 3 with entries 3 and 4.
+SIMILARITY = np.array(
+    [
+        [0.9, 0.1, 0.2, 0.3, 0.4],  # own entry first
+        [0.8, 0.5, 0.7, 0.6, 0.1],  # own entry fourth
+        [0.1, 0.4, 0.4, 0.2, 0.3],  # own entry ties with a wrong one: second
+        [0.1, 0.2, 0.3, 0.0, 0.9],  # own entry last, but its sibling is first
+        [0.5, 0.1, 0.2, 0.3, 0.4],  # sibling third, own entry second
+    ]
+)
+GROUPS = np.array([0, 1, 2, 3, 3])
+
+
+def search_matrix(similarity, query_groups, gallery_groups):
+    """Searches with embeddings whose inner products are the matrix: rows against unit vectors."""
+    return search(similarity, np.eye(similarity.shape[1]), query_groups, gallery_groups)
+
+
+def test_ranks_of_a_hand_made_matrix():
+    found = search_matrix(SIMILARITY, GROUPS, GROUPS)
+    assert found.ranks.tolist() == [1, 4, 2, 1, 2]
+    assert found.neighbors[1].tolist() == [0, 2, 3, 1, 4]
+    np.testing.assert_allclose(found.similarities[1], [0.8, 0.7, 0.6, 0.5, 0.1])
+    metrics = rank_metrics(found.ranks, np.ones(5))
+    assert metrics == {
+        "recall@1": pytest.approx(0.4),
+        "recall@5": 1.0,
+        "recall@10": 1.0,
+        "median_rank": 2.0,
+        "mrr": pytest.approx((1 + 1 / 4 + 1 / 2 + 1 + 1 / 2) / 5),
+    }
+
+
+def test_a_constant_encoder_ranks_last():
+    found = search(np.ones((6, 2)), np.ones((6, 2)), np.arange(6), np.arange(6))
+    assert found.ranks.tolist() == [6] * 6
+
+
+def test_blocks_of_queries_change_nothing(monkeypatch):
+    generator = np.random.default_rng(0)
+    queries, gallery = generator.normal(size=(50, 8)), generator.normal(size=(30, 8))
+    groups = generator.integers(10, size=50), np.arange(30) % 10
+    whole = search(queries, gallery, *groups)
+    monkeypatch.setattr(ranking, "_QUERIES_AT_ONCE", 7)
+    blocks = search(queries, gallery, *groups)
+    assert np.array_equal(whole.ranks, blocks.ranks)
+    assert np.array_equal(whole.neighbors, blocks.neighbors)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(st.integers(1, 20), st.integers(0, 4)), min_size=1, max_size=15))
+def test_weighted_median_is_numpys_of_repeated_values(pairs):
+    values, weights = (np.array(column) for column in zip(*pairs, strict=True))
+    if weights.sum() == 0:
+        return
+    repeated = values.repeat(weights)
+    assert weighted_median(values, weights.astype(float)) == np.median(repeated)
+
+
+def test_rank_metrics_of_no_weight_are_undefined():
+    assert np.isnan(list(rank_metrics(np.array([1, 2]), np.zeros(2)).values())).all()
+
+
+@pytest.mark.parametrize("num_correct", [[1] * 4, [1, 2, 5, 1], [3] * 4])
+def test_chance_is_that_of_random_orders(num_correct):
+    generator = np.random.default_rng(0)
+    gallery_size, draws = 12, 5000
+    ranks = np.array(
+        [
+            1 + np.flatnonzero(generator.permutation(gallery_size) < correct)[0]
+            for correct in num_correct * draws
+        ]
+    )
+    seen = rank_metrics(ranks, np.ones(len(ranks)))
+    expected = chance_metrics(num_correct, gallery_size)
+    for name in ("recall@1", "recall@5", "recall@10", "mrr"):
+        assert expected[name] == pytest.approx(seen[name], abs=0.01)
+    assert expected["median_rank"] == pytest.approx(seen["median_rank"], abs=0.5)
+
+
+def test_chance_with_one_correct_entry_is_the_share_of_the_gallery():
+    expected = chance_metrics([1] * 7, 200)
+    assert expected["recall@1"] == pytest.approx(1 / 200)
+    assert expected["recall@10"] == pytest.approx(10 / 200)
+    assert expected["median_rank"] == 100.5
+    assert expected["mrr"] == pytest.approx(np.mean(1 / np.arange(1, 201)))
+
+
+def test_precision_at_a_cutoff():
+    scores = np.array([0.1, 0.9, 0.5, 0.5, 0.3])
+    gallery = RankedGallery.from_scores(scores, np.array([True, True, True, False, False]))
+    # Order: entry 1, then the tie with the irrelevant entry 3 before entry 2, then 4, 0.
+    assert gallery.precision_at((1, 2, 3, 5), np.ones(5)) == [1.0, 0.5, pytest.approx(2 / 3), 0.6]
+    assert np.isnan(gallery.precision_at((6,), np.ones(5))[0])
+
+
+def test_precision_counts_an_entry_as_often_as_it_weighs():
+    gallery = RankedGallery.from_scores(np.array([3.0, 2.0, 1.0]), np.array([False, True, False]))
+    # In place: entry 0 twice, entry 1 three times, entry 2 not at all.
+    assert gallery.precision_at((3, 4, 5), np.array([2.0, 3.0, 0.0])) == [
+        pytest.approx(1 / 3),
+        pytest.approx(1 / 2),
+        pytest.approx(3 / 5),
+    ]

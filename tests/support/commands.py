@@ -1,0 +1,44 @@
+"""Runs `medclip-jax pretrain` in processes of its own, and compares what they wrote."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+# Times and rates are all that two runs of the same computation may differ in.
+TIMED = ("per_second", "_seconds")
+
+
+def environment(devices: int = 1, **extra: str) -> dict[str, str]:
+    flags = f"--xla_force_host_platform_device_count={devices}"
+    return os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"} | extra
+
+
+def start(
+    config: Path, workdir: Path, *overrides: str, env: dict[str, str] | None = None
+) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "medclip_jax.cli", "pretrain", "--config", str(config)]
+    return subprocess.Popen(
+        [*command, "--workdir", str(workdir), *overrides],
+        env=env or environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process: subprocess.Popen[str], timeout: float = 240) -> str:
+    """What the process wrote to standard error; it must have ended well."""
+    _, errors = process.communicate(timeout=timeout)
+    assert process.returncode == 0, errors
+    return errors
+
+
+def metrics(workdir: Path) -> list[dict[str, float]]:
+    """The lines of metrics.jsonl without their times and rates."""
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    return [
+        {key: value for key, value in json.loads(line).items() if not key.endswith(TIMED)}
+        for line in lines
+    ]

@@ -1,0 +1,118 @@
+"""Configs: every shipped one is whole, overrides apply, and mistakes are one clear line."""
+
+import json
+from pathlib import Path
+
+import pytest
+from ml_collections import ConfigDict
+
+from medclip_jax import config as configs
+from medclip_jax.errors import UserError
+
+SHIPPED = ["convirt.py", "convirt.py:demo", "convirt.py:small"]
+
+
+@pytest.mark.parametrize("path", SHIPPED)
+def test_shipped_configs_have_exactly_the_known_keys(path: str) -> None:
+    config = configs.load_config(path)
+    assert set(dict(configs.flatten(config))) == set(dict(configs.flatten(configs.base_config())))
+
+
+def test_convirt_has_the_papers_values() -> None:
+    config = configs.load_config("convirt.py")
+    assert config.objectives.contrastive.image_to_text_weight == 0.75
+    assert (config.temperature.init, config.temperature.learnable) == (0.1, False)
+    assert (config.projection.size, config.projection.kind) == (512, "nonlinear")
+    assert (config.optimizer.learning_rate, config.optimizer.weight_decay) == (1e-4, 1e-6)
+    assert (config.schedule.name, config.schedule.factor, config.schedule.patience) == (
+        "plateau",
+        0.5,
+        5,
+    )
+    assert (config.batch_size, config.evaluate_every, config.num_steps) == (32, 5000, 1_000_000)
+    augmentation = config.augmentation
+    assert augmentation.crop_area == (0.6, 1.0) and augmentation.rotation_degrees == 20
+    assert augmentation.translation == 0.1 and augmentation.scale == (0.95, 1.05)
+    assert augmentation.brightness == augmentation.contrast == (0.6, 1.4)
+    assert augmentation.blur_sigma == (0.1, 3.0) and augmentation.crop_size == 224
+
+
+def test_overrides_reach_nested_keys_and_tuples() -> None:
+    config = configs.load_config(
+        "convirt.py:demo",
+        [
+            "--config.batch_size=16",
+            "--config.optimizer.learning_rate=1",
+            "--config.optimizer.frozen=('image_encoder/', 'x')",
+            "--config.data.dataset=manifest/mine",
+        ],
+    )
+    assert config.batch_size == 16 and config.optimizer.learning_rate == 1.0
+    assert config.optimizer.frozen == ("image_encoder/", "x")
+    assert config.data.dataset == "manifest/mine"
+
+
+@pytest.mark.parametrize(
+    ("override", "named"),
+    [
+        ("--config.batch_siz=3", "batch_size"),
+        ("--config.optimizer.learning_rat=1.0", "learning_rate"),
+        ("--config.batch_size=many", "batch_size"),
+        ("--config.objectives.nonsense.weight=1", "nonsense"),
+    ],
+)
+def test_a_wrong_override_is_one_line_that_names_the_key(override: str, named: str) -> None:
+    with pytest.raises(UserError) as error:
+        configs.load_config("convirt.py:demo", [override])
+    assert named in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("body", "named"),
+    [
+        ("config.unlock(); config.optimizer.learning_rte = 1.0", "learning_rate"),
+        ("config.unlock(); del config.seed", "seed"),
+        ("config.unlock(); config.batch_size = 'x'", "batch_size"),
+        ("raise ValueError('broken file')", "broken file"),
+    ],
+)
+def test_a_wrong_file_is_one_line(tmp_path: Path, body: str, named: str) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from medclip_jax.config import base_config\n"
+        f"def get_config():\n    config = base_config()\n    {body}\n    return config\n"
+    )
+    with pytest.raises(UserError) as error:
+        configs.load_config(str(file))
+    assert named in str(error.value) and "\n" not in str(error.value)
+
+
+def test_unknown_file_and_variant() -> None:
+    with pytest.raises(UserError, match="nowhere.py not found"):
+        configs.load_config("nowhere.py")
+    with pytest.raises(UserError, match="no variant 'huge'"):
+        configs.load_config("convirt.py:huge")
+
+
+def test_a_config_survives_json(tmp_path: Path) -> None:
+    config = configs.load_config("convirt.py", ["--config.data.mixture=(('a', 1.0), ('b', 2.0))"])
+    configs.write_config(config, tmp_path / "config.json")
+    read = configs.read_config(tmp_path / "config.json")
+    assert read.to_dict() == config.to_dict()
+    json.loads((tmp_path / "config.json").read_text())
+
+
+def test_a_run_is_resumed_only_with_a_config_that_computes_the_same() -> None:
+    saved = configs.load_config("convirt.py:demo")
+    same = ConfigDict(saved.to_dict())
+    same.mesh.data, same.data.num_threads = 4, 1
+    configs.check_same_run(saved, same)
+    same.num_steps = 9999  # moves the end of the cosine
+    with pytest.raises(UserError, match="num_steps"):
+        configs.check_same_run(saved, same)
+    saved.schedule.name = same.schedule.name = "constant"
+    configs.check_same_run(saved, same)
+    other = ConfigDict(saved.to_dict())
+    other.optimizer.learning_rate = 0.5
+    with pytest.raises(UserError, match=r"optimizer\.learning_rate"):
+        configs.check_same_run(saved, other)

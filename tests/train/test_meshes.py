@@ -1,0 +1,68 @@
+"""One device, eight devices on two meshes, and two processes: the same losses for 20 steps."""
+
+import socket
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support import commands
+
+TOLERANCE = 1e-5
+
+
+def losses(workdir: Path) -> np.ndarray:
+    return np.array([line["loss"] for line in commands.metrics(workdir) if "loss" in line])
+
+
+@pytest.fixture(scope="module")
+def one_device(toy_config: Path, tmp_path_factory: pytest.TempPathFactory) -> np.ndarray:
+    workdir = tmp_path_factory.mktemp("one")
+    commands.finish(commands.start(toy_config, workdir))
+    result = losses(workdir)
+    assert result.shape == (20,) and result[-1] < result[0]
+    return result
+
+
+@pytest.mark.parametrize("mesh", [{"data": 8, "fsdp": 1}, {"data": 2, "fsdp": 4}])
+def test_eight_devices(
+    one_device: np.ndarray, toy_config: Path, tmp_path: Path, mesh: dict[str, int]
+) -> None:
+    overrides = [f"--config.mesh.{axis}={size}" for axis, size in mesh.items()]
+    env = commands.environment(devices=8)
+    commands.finish(commands.start(toy_config, tmp_path, *overrides, env=env))
+    np.testing.assert_allclose(losses(tmp_path), one_device, atol=TOLERANCE)
+
+
+def test_two_processes_of_four_devices(
+    one_device: np.ndarray, toy_config: Path, tmp_path: Path
+) -> None:
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        address = f"localhost:{probe.getsockname()[1]}"
+    processes = [
+        commands.start(
+            toy_config,
+            tmp_path,
+            env=commands.environment(
+                devices=4,
+                JAX_COORDINATOR_ADDRESS=address,
+                JAX_NUM_PROCESSES="2",
+                JAX_PROCESS_ID=str(index),
+            ),
+        )
+        for index in range(2)
+    ]
+    for process in processes:
+        commands.finish(process)
+    np.testing.assert_allclose(losses(tmp_path), one_device, atol=TOLERANCE)
+
+
+def test_a_checkpoint_restores_onto_another_mesh(
+    one_device: np.ndarray, toy_config: Path, tmp_path: Path
+) -> None:
+    commands.finish(commands.start(toy_config, tmp_path, "--config.num_steps=9"))
+    env = commands.environment(devices=8)
+    mesh = ["--config.mesh.data=4", "--config.mesh.fsdp=2"]
+    errors = commands.finish(commands.start(toy_config, tmp_path, *mesh, env=env))
+    assert "resumed from the checkpoint at step 9" in errors
+    np.testing.assert_allclose(losses(tmp_path), one_device, atol=TOLERANCE)

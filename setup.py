@@ -22,8 +22,10 @@ CORE = [
     "Pillow>=11",
     "pyarrow>=18",
     "scikit-learn>=1.6",
+    "scipy>=1.14",
     "tensorboardX>=2.6.2",
     "tensorflow-datasets>=4.9.10",
+    "threadpoolctl>=3.5",
     "tokenizers>=0.21",
     "tqdm>=4.66",
 ]
@@ -43,6 +45,7 @@ setup(
     long_description=open("README.md", encoding="utf-8").read(),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
+    license_files=["LICENSE"],
     python_requires=">=3.11",
     packages=[*PACKAGES, "medclip_jax.configs"],
     # The configs lie at the top of the repository and travel in the wheel as medclip_jax.configs.
@@ -59,7 +62,6 @@ setup(
     },
     entry_points={"console_scripts": ["medclip-jax = medclip_jax.cli:main"]},
     classifiers=[
-        "License :: OSI Approved :: Apache Software License",
         "Programming Language :: Python :: 3.11",
         "Programming Language :: Python :: 3.12",
         "Programming Language :: Python :: 3.13",

@@ -8,6 +8,7 @@ first, which is the cheapest order. The rates are taken in turn, and their media
 
 import csv
 import functools
+import importlib
 import json
 import os
 import random
@@ -30,6 +31,7 @@ MAX_LENGTH = 64
 SOURCE_SIZE = 512  # pixels of the shorter side of the usual distributed JPEG files
 STORED_SIZE = 256
 Batches = Generator[Any, None, None]
+OPERATORS: list[Any] = []  # declared operators live as long as their library
 SENTENCES = (
     "The heart size is normal.",
     "No focal consolidation, pleural effusion or pneumothorax is seen.",
@@ -168,7 +170,7 @@ class ReportImages:
 
     @functools.cached_property
     def _transform(self) -> Any:
-        transforms = _import_transforms()
+        transforms = import_torchvision("transforms")
         return transforms.Compose(
             [
                 transforms.RandomResizedCrop(224, scale=(0.6, 1.0)),
@@ -196,19 +198,20 @@ def _torch_batches(dataset: ReportImages) -> Batches:
     yield from loader
 
 
-def _import_transforms() -> Any:
-    """`torchvision.transforms`, also where only its CUDA build is there beside a CPU PyTorch."""
+def import_torchvision(part: str) -> Any:
+    """`torchvision.PART`, also where only its CUDA build is there beside a CPU PyTorch."""
     import torch
 
+    name = f"torchvision.{part}"
     try:
-        from torchvision import transforms
+        return importlib.import_module(name)
     except RuntimeError:
         # Its compiled operators are missing then; declared, they let the Python parts be imported.
-        operators = torch.library.Library("torchvision", "DEF")
-        for name in ("nms", "qnms"):
-            operators.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        from torchvision import transforms
-    return transforms
+        OPERATORS.append(torch.library.Library("torchvision", "DEF"))
+        for operator in ("nms", "qnms"):
+            schema = f"{operator}(Tensor dets, Tensor scores, float threshold) -> Tensor"
+            OPERATORS[0].define(schema)
+        return importlib.import_module(name)
 
 
 def _images_per_second(batches: Batches, seconds: float) -> float:

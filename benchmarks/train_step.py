@@ -93,9 +93,7 @@ def _torch_step(image: np.ndarray, token_ids: np.ndarray) -> Callable[[], float]
     torch.manual_seed(0)
     model = TwoTowers(vocab_size=VOCAB_SIZE, length=LENGTH, **BERT)
     optimizer = torch.optim.Adam(model.parameters(), 1e-4)
-    pixels = torch.tensor(image.transpose(0, 3, 1, 2)).contiguous(
-        memory_format=torch.channels_last
-    )
+    pixels = torch.tensor(image.transpose(0, 3, 1, 2)).contiguous(memory_format=torch.channels_last)
     tokens, labels = torch.tensor(token_ids), torch.arange(len(image))
 
     def run() -> float:

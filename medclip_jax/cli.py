@@ -110,8 +110,10 @@ def _add_evaluate(evaluate: argparse.ArgumentParser) -> None:
 
 
 def _demo(parsed: argparse.Namespace) -> None:
+    from medclip_jax import runtime
     from medclip_jax.demo import run_demo
 
+    runtime.start()
     run_demo(parsed.workdir)
 
 
@@ -146,16 +148,18 @@ def _pretrain(parsed: argparse.Namespace) -> None:
     from medclip_jax.config import load_config
 
     config = load_config(parsed.config, parsed.overrides)
-    from medclip_jax.sharding import initialize_distributed
+    from medclip_jax import runtime
     from medclip_jax.train.loop import pretrain
 
-    initialize_distributed()
+    runtime.start()
     pretrain(config, parsed.workdir)
 
 
 def _evaluate(parsed: argparse.Namespace) -> None:
+    from medclip_jax import runtime
     from medclip_jax.evaluate.tasks import run_task
 
+    runtime.start()
     run_task(
         parsed.task,
         parsed.checkpoint,
@@ -171,8 +175,10 @@ def _evaluate(parsed: argparse.Namespace) -> None:
 
 
 def _embed(parsed: argparse.Namespace) -> None:
+    from medclip_jax import runtime
     from medclip_jax.embed import embed_to_file
 
+    runtime.start()
     embed_to_file(parsed.checkpoint, images=parsed.images, texts=parsed.texts, output=parsed.output)
 
 

@@ -16,8 +16,9 @@ from jaxtyping import Float
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
+from medclip_jax import zero_shot
 from medclip_jax.config import read_config
-from medclip_jax.data.augment import prepare
+from medclip_jax.data.augment import Augmentation, prepare
 from medclip_jax.data.images import ImageSource, decode_gray, fit_square
 from medclip_jax.data.tokenizer import Tokenizer, load_tokenizer
 from medclip_jax.errors import UserError
@@ -26,8 +27,6 @@ from medclip_jax.train.checkpoint import Checkpointer
 from medclip_jax.train.state import dummy_batch, init_variables
 
 Embeddings = Float[np.ndarray, "num_examples size"]
-# Positive and negative prompts of a finding.
-Prompts = tuple[Sequence[str], Sequence[str]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,25 +72,23 @@ class Encoder:
         return _in_batches(self._text_fn, load, texts, batch_size, "texts", progress)
 
     def zero_shot(
-        self, images: Sequence[ImageSource], prompts: Mapping[str, Prompts]
+        self, images: Sequence[ImageSource], prompts: zero_shot.Prompts
     ) -> Float[np.ndarray, "num_examples num_classes"]:
         """Probabilities `[N, classes]` of findings, each from positive and negative prompts.
 
         The embeddings of a list are averaged, then normalised; the probability is the softmax
-        over the two cosine similarities divided by the temperature (CheXzero's pairs with
-        BioViL's averaging).
+        over the two cosine similarities divided by the temperature.
+
+        Raises:
+            UserError: an image cannot be read, or a label lacks prompts.
         """
+        for name, pair in prompts.items():
+            if isinstance(pair, str) or len(pair) != 2 or not all(pair):
+                raise UserError(f"the prompts of {name!r} must be (positive texts, negative texts)")
+        label_embeddings = zero_shot.prompt_embeddings(self.embed_texts, prompts)
         image_embeddings = self.embed_images(images)
-        columns = []
-        for name, (positive, negative) in prompts.items():
-            if not positive or not negative:
-                raise UserError(f"the prompts of {name!r} need a positive and a negative text each")
-            towards, away = (
-                _mean_direction(self.embed_texts(list(t))) for t in (positive, negative)
-            )
-            margin = image_embeddings @ (towards - away) / self.temperature
-            columns.append(1 / (1 + np.exp(-margin)))
-        return np.stack(columns, axis=1).astype(np.float32)
+        scores = zero_shot.probabilities(image_embeddings, label_embeddings, self.temperature)
+        return scores.astype(np.float32)
 
     @functools.cached_property
     def temperature(self) -> float:
@@ -111,14 +108,12 @@ class Encoder:
 
     @functools.cached_property
     def _image_fn(self) -> Callable[..., dict[str, jax.Array]]:
-        options = self.config.augmentation
+        augmentation = Augmentation.from_config(self.config.augmentation)
         device_variables = jax.device_put(self.variables)
 
         @jax.jit
         def encode(variables: Any, images: jax.Array) -> dict[str, jax.Array]:
-            pixels = prepare(
-                images, crop_size=options.crop_size, mean=options.mean, std=options.std
-            )
+            pixels = prepare(images, augmentation)
             return self._model.apply(variables, pixels, train=False, method="encode_image")
 
         return functools.partial(encode, device_variables)
@@ -189,8 +184,3 @@ def _in_batches(
     if not results:
         raise UserError(f"there are no {unit} to embed")
     return np.concatenate(jax.device_get(results)).astype(np.float32)
-
-
-def _mean_direction(embeddings: Embeddings) -> Float[np.ndarray, " size"]:
-    mean = embeddings.mean(axis=0)
-    return mean / np.linalg.norm(mean)

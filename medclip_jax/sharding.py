@@ -1,11 +1,10 @@
-"""The only file that knows the mesh: its axes, where a batch and a state lie, multi-process start.
+"""The only file that knows the mesh: its axes, and where a batch and a state lie on it.
 
 Rows of a batch lie over `data` x `fsdp`; large parameters are split over `fsdp`. XLA derives the
 collectives (GSPMD), so models, losses and the train step are written for one device.
 """
 
 import math
-import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,23 +17,6 @@ from medclip_jax.errors import UserError
 BATCH_AXES = ("data", "fsdp")
 # A leaf smaller than this is copied to every device: splitting it saves less than it costs.
 MIN_FSDP_SIZE = 2**16
-
-
-def initialize_distributed() -> None:
-    """Joins the other processes where the environment says that there are some.
-
-    Reads `JAX_COORDINATOR_ADDRESS`, `JAX_NUM_PROCESSES` and `JAX_PROCESS_ID`.
-    """
-    address = os.environ.get("JAX_COORDINATOR_ADDRESS")
-    if not address:
-        return
-    try:
-        count, index = int(os.environ["JAX_NUM_PROCESSES"]), int(os.environ["JAX_PROCESS_ID"])
-    except (KeyError, ValueError):
-        raise UserError(
-            "JAX_COORDINATOR_ADDRESS is set: set JAX_NUM_PROCESSES and JAX_PROCESS_ID too"
-        ) from None
-    jax.distributed.initialize(address, num_processes=count, process_id=index)
 
 
 def make_mesh(axes: Mapping[str, int]) -> Mesh:
@@ -93,7 +75,7 @@ def _leaf_spec(shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
 def local_rows(mesh: Mesh, batch_size: int) -> np.ndarray:
     """The rows of the global batch that this process must read, in ascending order."""
     slices = batch_sharding(mesh).addressable_devices_indices_map((batch_size,)).values()
-    rows = {row for (part,) in slices for row in range(batch_size)[part]}
+    rows = {row for index in slices if index for row in range(batch_size)[index[0]]}
     return np.array(sorted(rows), np.int64)
 
 

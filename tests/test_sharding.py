@@ -56,12 +56,3 @@ def test_large_leaves_are_split_over_fsdp_and_small_ones_copied() -> None:
         "odd": PartitionSpec(),
         "small": PartitionSpec(),
     }
-
-
-def test_without_a_coordinator_nothing_is_joined(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("JAX_COORDINATOR_ADDRESS", raising=False)
-    sharding.initialize_distributed()
-    monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", "localhost:1")
-    monkeypatch.delenv("JAX_NUM_PROCESSES", raising=False)
-    with pytest.raises(UserError, match="JAX_NUM_PROCESSES"):
-        sharding.initialize_distributed()

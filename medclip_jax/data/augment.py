@@ -1,8 +1,8 @@
 """Augmentation on the accelerator: a batch of 8-bit images in, normalized views out, inside jit.
 
-The list and its parameters are ConVIRT's (arXiv 2010.00747, section 3.3 and appendix): crop,
-horizontal flip, affine transform, brightness and contrast, Gaussian blur. All geometry is one
-bilinear sampling, so that the pixels are interpolated once.
+The list, its order and its parameters are ConVIRT's (arXiv 2010.00747): crop, horizontal flip,
+affine transform, brightness and contrast, Gaussian blur. All geometry, the resizing included, is
+one bilinear sampling, so that the pixels are interpolated once.
 """
 
 import dataclasses
@@ -50,7 +50,7 @@ class Augmentation:
         Raises:
           UserError: for an unknown key, or a value outside the range that makes sense for it.
         """
-        values = dict(config.items())
+        values: dict[str, Any] = dict(config.items())
         unknown = sorted(set(values) - set(_LIMITS))
         if unknown:
             raise UserError(
@@ -58,7 +58,8 @@ class Augmentation:
             )
         for key, value in values.items():
             _check_value(key, value)
-        return cls(**{key: tuple(v) if _is_range(key) else v for key, v in values.items()})
+            values[key] = tuple(value) if _is_range(key) else value
+        return cls(**values)
 
 
 _LIMITS = {

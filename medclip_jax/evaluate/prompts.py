@@ -5,13 +5,10 @@ one's own replaces them: {"Pneumonia": {"positive": ["pneumonia"], "negative": [
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from medclip_jax.errors import UserError
-
-# Positive prompts and negative prompts, in this order; the API's type.
-Prompts = Mapping[str, tuple[Sequence[str], Sequence[str]]]
 
 # Label to the noun phrase that a report uses for it.
 _FINDINGS = {

@@ -60,6 +60,7 @@ def run_task(
         "task": task,
         "checkpoint": Path(checkpoint).absolute(),
         "step": encoder.step,
+        "max_text_tokens": encoder.config.text_encoder.max_length,
         "medclip_jax": __version__,
         **dataclasses.asdict(request),
         "data_dir": os.path.abspath(default_data_dir(data_dir)),

@@ -96,8 +96,8 @@ def matmul(
 ) -> Float[Array, "rows columns"]:
     """The product over one axis of each matrix, in full float32.
 
-    Accelerators round the factors of a float32 product by default (to bfloat16 or TF32), which a
-    small temperature would turn into errors of several percent in the logits.
+    Accelerators round the factors of a float32 product by default (to bfloat16 or TF32); a small
+    temperature would magnify that error in the logits.
     """
     dimensions = (((contract[0],), (contract[1],)), ((), ()))
     return jax.lax.dot_general(left, right, dimensions, precision=jax.lax.Precision.HIGHEST)

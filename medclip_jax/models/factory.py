@@ -55,7 +55,8 @@ def build_model(config: ConfigDict, vocab_size: int) -> ImageTextModel:
         image_channels=config.image_encoder.channels,
         initial_temperature=config.temperature.init,
         learn_temperature=config.temperature.learnable,
-        initial_bias=config.sigmoid_bias,
+        # Without the sigmoid loss nothing would train the bias.
+        initial_bias=config.sigmoid_bias if config.objectives.sigmoid_contrastive.weight else None,
     )
 
 

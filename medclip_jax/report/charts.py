@@ -50,7 +50,8 @@ def training_chart(run: RunFiles) -> str:
         axes[-1].yaxis.set_major_formatter(lambda value, position: f"{value:g}")
         for panel in axes:
             panel.set_xlabel("step")
-            panel.set_ylim(bottom=min(0, panel.get_ylim()[0]))
+        for panel in axes[1:]:  # a loss has no natural zero, an accuracy and a rate do
+            panel.set_ylim(bottom=0)
         return _data_uri(figure)
 
 

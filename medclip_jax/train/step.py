@@ -34,13 +34,11 @@ def make_train_step(
     Metrics are scalars of this step: the losses, `learning_rate` and `gradient_norm`.
     """
     augmentation = Augmentation.from_config(config.augmentation)
-    crop_size = config.augmentation.crop_size
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(jax.random.key(config.seed), state.step)
         augment_key, dropout_key = jax.random.split(key)
-        images = augment(batch["image"], augment_key, augmentation, crop_size=crop_size)
-        batch = batch | {"image": images}
+        batch = batch | {"image": augment(batch["image"], augment_key, augmentation)}
         trainable, frozen = optimizers.split_frozen(state.params, config.optimizer.frozen)
 
         def loss_fn(trainable: optimizers.FlatParams) -> tuple[jax.Array, tuple[Metrics, Any]]:
@@ -81,14 +79,11 @@ def make_train_step(
 
 def make_eval_step(model: ImageTextModel, config: ConfigDict) -> EvalStep:
     """The function (state, batch) -> metrics: the losses without augmentation or dropout."""
-    options = config.augmentation
+    augmentation = Augmentation.from_config(config.augmentation)
 
     def eval_step(state: TrainState, batch: Batch) -> Metrics:
-        images = prepare(
-            batch["image"], crop_size=options.crop_size, mean=options.mean, std=options.std
-        )
-        batch = batch | {"image": images}
-        outputs = model.apply(state.evaluation_variables, batch, train=False)
+        batch = batch | {"image": prepare(batch["image"], augmentation)}
+        outputs: Any = model.apply(state.evaluation_variables, batch, train=False)
         return objectives.total_loss(outputs, batch, config.objectives)[1]
 
     return eval_step

@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 from medclip_jax.data.studies import Study
 from medclip_jax.errors import UserError
@@ -31,6 +32,9 @@ class VectorEncoder:
     matrix: np.ndarray
     temperature: float = 0.5
     step: int = 7
+    config: ConfigDict = dataclasses.field(
+        default_factory=lambda: ConfigDict({"text_encoder": {"max_length": 32}})
+    )
 
     def image_features(self, images):
         return np.stack([np.frombuffer(image, np.float32) for image in images]) @ self.matrix

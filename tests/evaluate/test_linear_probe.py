@@ -1,5 +1,8 @@
 """The linear probe against scikit-learn done plainly, and its rules about splits and patients."""
 
+import dataclasses
+from itertools import compress
+
 import numpy as np
 import pytest
 from scipy.optimize import minimize
@@ -145,10 +148,19 @@ def test_without_validation_a_fifth_of_the_training_patients_chooses(splits, enc
     del splits["validation"]
     result = evaluate(encoder, opened(splits), Request("d", num_resamples=2))
     assert result.protocol["penalty_chosen_on"] == "a random fifth of the training patients"
-    chosen = result.protocol["chosen"]["Edema"]["inverse_penalty"]
+    chosen = result.protocol["chosen"]["Edema"]
     # The final fit is on all of train, so it is the plain probe of the chosen penalty.
-    expected = plain_probe(splits, 0, chosen)
+    expected = plain_probe(splits, 0, chosen["inverse_penalty"])
     assert result.metrics["auroc/Edema"] == pytest.approx(expected, abs=2e-3)
+    train = splits["train"]
+    held_out = held_out_studies([study.patient_id for study in train.studies], seed=0)
+    parts = {
+        "train": dataclasses.replace(train, studies=list(compress(train.studies, ~held_out))),
+        "test": dataclasses.replace(train, studies=list(compress(train.studies, held_out))),
+    }
+    areas = [plain_probe(parts, 0, penalty) for penalty in INVERSE_PENALTIES]
+    assert chosen["inverse_penalty"] == INVERSE_PENALTIES[int(np.argmax(areas))]
+    assert chosen["validation_auroc"] == pytest.approx(max(areas), abs=1e-6)
 
 
 def test_reporting_on_validation_does_not_choose_on_it(splits, encoder, opened):

@@ -114,7 +114,8 @@ def test_run_task_loads_evaluates_and_writes(
         "manifest/x",
         "validation",
     )
-    assert protocol["step"] == 7 and protocol["checkpoint"] == str(tmp_path)
+    assert protocol["step"] == 7 and protocol["max_text_tokens"] == 32
+    assert protocol["checkpoint"] == str(tmp_path)
     assert "text_to_image_recall@1" in capsys.readouterr().out
 
 

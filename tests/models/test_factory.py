@@ -30,7 +30,7 @@ def test_config_reaches_the_modules(config):
     )
     config.projection.update(size=12, kind="linear", bias=False)
     config.temperature.update(init=0.3, learnable=False)
-    config.sigmoid_bias = -5.0
+    config.sigmoid_bias, config.objectives.sigmoid_contrastive.weight = -5.0, 1.0
     config.compute_dtype = "bfloat16"
     model = build_model(config, 99)
     image_encoder, text_encoder = model.image_encoder, model.text_encoder

@@ -193,11 +193,8 @@ def test_temperature_and_bias(learnable):
         assert float(scalars["temperature"]) == pytest.approx(0.7)
 
 
-def test_without_bias():
-    config = small_config()
-    with config.ignore_type():
-        config.sigmoid_bias = None
-    model = build_model(config, VOCAB_SIZE)
+def test_no_bias_where_no_loss_trains_it():
+    model = build_model(small_config(), VOCAB_SIZE)
     scalars, variables = model.init_with_output(jax.random.key(0), method="scalars")
     assert "bias" not in scalars and "bias" not in variables.get("params", {})
 

@@ -8,6 +8,7 @@ import shutil
 import cv2
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 from medclip_jax.data.build import build_manifest
 from medclip_jax.data.images import decode_gray
@@ -23,6 +24,9 @@ class PatchEncoder:
     matrix: np.ndarray
     temperature: float = 0.2
     step: int = 40
+    config: ConfigDict = dataclasses.field(
+        default_factory=lambda: ConfigDict({"text_encoder": {"max_length": 32}})
+    )
 
     def image_features(self, images):
         small = [cv2.resize(decode_gray(i), (2, 2), interpolation=cv2.INTER_AREA) for i in images]

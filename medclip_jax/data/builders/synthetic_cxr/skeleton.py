@@ -13,7 +13,7 @@ def skeleton(canvas: Canvas, anatomy: Anatomy, *, scapulae_over_lungs: bool) -> 
     return (
         _ribs(canvas, anatomy)
         + _clavicles(canvas, anatomy)
-        + _shoulders(canvas, anatomy, 0.03 if scapulae_over_lungs else 0.085)
+        + _shoulders(canvas, anatomy, -0.035 if scapulae_over_lungs else 0.075)
         + _spine(canvas, anatomy)
     )
 

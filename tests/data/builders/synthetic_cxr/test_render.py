@@ -160,22 +160,25 @@ def test_effusion_whitens_the_base_and_rises_with_severity(side: str) -> None:
 @pytest.mark.parametrize("severity", [1, 2, 3])
 def test_pneumothorax_is_a_dark_rim_without_vessels(severity: int) -> None:
     anatomy = dataclasses.replace(_anatomy(1), mottle=0.0, vascularity=0.28)
-    lung = anatomy.lungs["left"]
-    ill, _ = render(anatomy, _NEUTRAL, (Finding(PNEUMOTHORAX, severity, "left"),), 256)
-    well, _ = render(anatomy, _NEUTRAL, (), 256)
-    apex = Canvas(256, Pose()).fractions(lung.point(0.6, 0.06)[None])[0] * 256
-    rows, columns = (slice(round(c) - 3, round(c) + 4) for c in (apex[1], apex[0]))
-    assert ill[rows, columns].mean() < well[rows, columns].mean() - 3
-    plain, _ = render(dataclasses.replace(anatomy, vascularity=0.0), _NEUTRAL, (), 256)
-    rim, _ = render(
-        dataclasses.replace(anatomy, vascularity=0.0),
-        _NEUTRAL,
-        (Finding(PNEUMOTHORAX, severity, "left"),),
-        256,
-    )
-    vessels_well = np.abs(well[rows, columns].astype(int) - plain[rows, columns]).mean()
-    vessels_ill = np.abs(ill[rows, columns].astype(int) - rim[rows, columns]).mean()
-    assert vessels_ill <= 0.2 * vessels_well
+    findings = (Finding(PNEUMOTHORAX, severity, "left"),)
+    images = {
+        (ill, vascular): render(
+            anatomy if vascular else dataclasses.replace(anatomy, vascularity=0.0),
+            _NEUTRAL,
+            findings if ill else (),
+            256,
+        )[0].astype(int)
+        for ill in (False, True)
+        for vascular in (False, True)
+    }
+    rim = images[True, False] < images[False, False] - 4
+    lung = Canvas(256, Pose()).fill(anatomy.lungs["left"].outline) > 0.5
+    assert (0.06, 0.15, 0.3)[severity - 1] < (rim & lung).sum() / lung.sum() < 0.8
+    assert (rim & ~lung).sum() < 0.05 * rim.sum()
+    vessels_well = np.abs(images[False, True] - images[False, False])[rim].mean()
+    vessels_ill = np.abs(images[True, True] - images[True, False])[rim].mean()
+    assert vessels_well > 1.5
+    assert vessels_ill < 0.1 * vessels_well
 
 
 @pytest.mark.parametrize("size_mm", [10, 20, 30])

@@ -72,7 +72,9 @@ def _mentions(sentences: list[str], label: str) -> tuple[list[str], list[str], l
 def test_text_agrees_with_the_labels(label: str, section: str) -> None:
     seen = 0
     for visit, report in zip(_VISITS, _REPORTS, strict=True):
-        stated, doubted, _ = _mentions(_sentences(report, section), label)
+        stated, doubted, denied = _mentions(_sentences(report, section), label)
+        if label in visit.labels | visit.doubted:
+            assert not denied, report
         if label in visit.labels:
             seen += 1
             if label in visit.doubted:

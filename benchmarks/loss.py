@@ -108,7 +108,10 @@ def _pytorch(image: np.ndarray, text: np.ndarray) -> Callable[[], Any]:
 
 
 def _resident_growth(run: Callable[[], Any]) -> float:
-    """By how many MiB the process grows at most during a run; NaN where Linux's /proc is not."""
+    """By how many MiB the process grows at most during a run; NaN where Linux's /proc is not.
+
+    A lower bound of what the run needs: memory that the allocator kept from before is used again.
+    """
     status, reset = Path("/proc/self/status"), Path("/proc/self/clear_refs")
     if not reset.exists():
         return float("nan")

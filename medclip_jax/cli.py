@@ -118,7 +118,11 @@ def _demo(parsed: argparse.Namespace) -> None:
 
 
 def _data_build(parsed: argparse.Namespace) -> None:
+    from absl import logging
+
     from medclip_jax.data import build
+
+    logging.set_verbosity(logging.ERROR)  # TFDS tells of every own config
 
     if parsed.dataset != "manifest":
         print(build.build(parsed.dataset, data_dir=parsed.data_dir))

@@ -24,7 +24,7 @@ from medclip_jax.data.tokenizer import Tokenizer, load_tokenizer
 from medclip_jax.errors import UserError
 from medclip_jax.models.factory import build_model
 from medclip_jax.train.checkpoint import Checkpointer
-from medclip_jax.train.state import dummy_batch, init_variables
+from medclip_jax.train.state import dummy_batch, init_variables, quick_compilation
 
 Embeddings = Float[np.ndarray, "num_examples size"]
 
@@ -99,8 +99,10 @@ class Encoder:
     def randomly_initialized(self, seed: int = 0) -> "Encoder":
         """The same architecture and tokenizer with random weights: the baseline of every figure."""
         batch = dummy_batch(self.config.augmentation.crop_size, self.config.text_encoder.max_length)
-        variables = jax.jit(lambda: init_variables(self._model, seed, batch))()
-        return dataclasses.replace(self, variables=variables, step=0)
+        init = jax.jit(
+            lambda: init_variables(self._model, seed, batch), compiler_options=quick_compilation()
+        )
+        return dataclasses.replace(self, variables=init(), step=0)
 
     @functools.cached_property
     def _model(self) -> Any:

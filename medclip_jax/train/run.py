@@ -1,7 +1,6 @@
 """What a training run is made of, put together (and restored) from a config and a workdir."""
 
 import dataclasses
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -71,11 +70,40 @@ def prepare_run(config: ConfigDict, workdir: Path) -> Run:
     """
     mesh = sharding.make_mesh(config.mesh.to_dict())
     sharding.check_batch_size(config.batch_size, mesh)
-    tokenizer = _prepare_workdir(config, workdir)
-    model = build_model(config, tokenizer.vocab_size)
+    checkpointer = _open_checkpoints(workdir)
+    resuming = checkpointer.latest_step() is not None
+    tokenizer = _prepare_workdir(config, workdir, resuming)
+    arguments = {
+        "seed": config.seed,
+        "batch_size": config.batch_size,
+        "tokenizer": tokenizer,
+        "max_length": config.text_encoder.max_length,
+        "rows": sharding.local_rows(mesh, config.batch_size),
+    }
+    iterator = pipeline.make_iterator(config.data, **arguments)
+    state, steps = _prepare_steps(config, mesh, tokenizer.vocab_size)
+    if resuming:
+        state, iterator_state = checkpointer.restore(state)
+        iterator.set_state(iterator_state)
+    return Run(
+        config=config,
+        workdir=workdir,
+        mesh=mesh,
+        state=state,
+        iterator=iterator,
+        validation=_validation(config, arguments),
+        checkpointer=checkpointer,
+        **steps,
+    )
+
+
+def _prepare_steps(
+    config: ConfigDict, mesh: Mesh, vocab_size: int
+) -> tuple[TrainState, dict[str, Callable[..., Any]]]:
+    """A fresh state, and the functions of `Run` that work on it, jitted for the mesh."""
+    model = build_model(config, vocab_size)
     batch = dummy_batch(config.augmentation.crop_size, config.text_encoder.max_length)
     check_objectives(model, config, batch)
-
     variables = jax.eval_shape(lambda: model.init(jax.random.key(0), batch, train=False))
     names = list(optimizers.split_frozen(variables["params"], config.optimizer.frozen)[0])
     optimizer = optimizers.make_optimizer(config.optimizer, names)
@@ -87,72 +115,52 @@ def prepare_run(config: ConfigDict, workdir: Path) -> Run:
     if jax.process_index() == 0:
         print(parameter_overview.get_parameter_overview(state.params, include_stats=False))
 
-    arguments = {
-        "seed": config.seed,
-        "batch_size": config.batch_size,
-        "tokenizer": tokenizer,
-        "max_length": config.text_encoder.max_length,
-        "rows": sharding.local_rows(mesh, config.batch_size),
-    }
-    iterator = pipeline.make_iterator(config.data, **arguments)
-    checkpointer = Checkpointer(workdir / "checkpoints")
-    if checkpointer.latest_step() is not None:
-        state, iterator_state = checkpointer.restore(state)
-        iterator.set_state(iterator_state)
-
-    shardings = sharding.state_shardings(mesh, state)
-    return Run(
-        config=config,
-        workdir=workdir,
-        mesh=mesh,
-        state=state,
-        train_step=jax.jit(
-            make_train_step(model, config, optimizer, schedule),
-            donate_argnums=0,
-            out_shardings=(shardings, sharding.replicated(mesh)),
-        ),
-        eval_step=jax.jit(make_eval_step(model, config), out_shardings=sharding.replicated(mesh)),
-        update_plateau=jax.jit(
+    train_step = make_train_step(model, config, optimizer, schedule)
+    everywhere = sharding.replicated(mesh)
+    shardings = (sharding.state_shardings(mesh, state), everywhere)
+    return state, {
+        "train_step": jax.jit(train_step, donate_argnums=0, out_shardings=shardings),
+        "eval_step": jax.jit(make_eval_step(model, config), out_shardings=everywhere),
+        "update_plateau": jax.jit(
             lambda state, loss: optimizers.update_plateau(plateau, state, loss),
-            out_shardings=sharding.replicated(mesh),
+            out_shardings=everywhere,
         ),
-        iterator=iterator,
-        validation=_validation(config, arguments),
-        checkpointer=checkpointer,
-    )
+    }
 
 
-def _prepare_workdir(config: ConfigDict, workdir: Path) -> Tokenizer:
-    """Writes config and tokenizer on the first start, checks them on a later one."""
-    path = workdir / "config.json"
+def _open_checkpoints(workdir: Path) -> Checkpointer:
+    try:
+        (workdir / "checkpoints").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--workdir {workdir} cannot be made: {error.strerror}") from None
+    return Checkpointer(workdir / "checkpoints")
+
+
+def _prepare_workdir(config: ConfigDict, workdir: Path, resuming: bool) -> Tokenizer:
+    """Writes config and tokenizer, or checks that a resumed run has the same config."""
+    path, directory = workdir / "config.json", workdir / "tokenizer"
     if jax.process_index() == 0:
-        try:
-            workdir.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"--workdir {workdir} cannot be made: {error.strerror}") from None
-        if path.exists():
+        if resuming:
             check_same_run(read_config(path), config)
-        _prepare_tokenizer(config, workdir / "tokenizer")
+        else:  # what an earlier start left before its first checkpoint is of no use
+            shutil.rmtree(directory, ignore_errors=True)
+            _prepare_tokenizer(config, directory)
         write_config(config, path)
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices("workdir is ready")
-    return load_tokenizer(workdir / "tokenizer")
+    return load_tokenizer(directory)
 
 
 def _prepare_tokenizer(config: ConfigDict, directory: Path) -> None:
     """Copies the named tokenizer into the workdir, or trains one on the training reports."""
-    if directory.exists():
-        return
-    partial = directory.with_name("tokenizer.partial")
     if config.tokenizer.directory:
         load_tokenizer(config.tokenizer.directory)  # refuses what is none
-        partial.mkdir(exist_ok=True)
+        directory.mkdir()
         for file in Path(config.tokenizer.directory).iterdir():
             if file.name in TOKENIZER_FILES:  # a model's weights may lie beside them
-                shutil.copy(file, partial)
+                shutil.copy(file, directory)
     else:
-        train_wordpiece(pipeline.corpus(config.data), config.tokenizer.vocab_size, partial)
-    os.replace(partial, directory)  # a run killed before this begins again
+        train_wordpiece(pipeline.corpus(config.data), config.tokenizer.vocab_size, directory)
 
 
 def _validation(

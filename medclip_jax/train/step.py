@@ -64,7 +64,7 @@ def make_train_step(
         params = optimizers.unflatten_params(trainable | frozen)
         metrics |= {
             "learning_rate": learning_rate,
-            "gradient_norm": optax.global_norm(gradients),
+            "gradient_norm": optax.tree.norm(gradients),
         }
         return state.replace(
             step=state.step + 1,

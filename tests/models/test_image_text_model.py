@@ -27,6 +27,7 @@ def small_config(image_encoder="resnet18", **changes):
         hidden_size=16, num_layers=2, num_heads=2, intermediate_size=32, max_length=12
     )
     config.projection.size = 10
+    config.objectives.sigmoid_contrastive.weight = 1.0  # so that there is a bias
     config.augmentation.crop_size = 32
     config.update_from_flattened_dict(changes)
     return config
@@ -194,7 +195,8 @@ def test_temperature_and_bias(learnable):
 
 
 def test_no_bias_where_no_loss_trains_it():
-    model = build_model(small_config(), VOCAB_SIZE)
+    config = small_config(**{"objectives.sigmoid_contrastive.weight": 0.0})
+    model = build_model(config, VOCAB_SIZE)
     scalars, variables = model.init_with_output(jax.random.key(0), method="scalars")
     assert "bias" not in scalars and "bias" not in variables.get("params", {})
 

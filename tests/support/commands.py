@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 # Times and rates are all that two runs of the same computation may differ in.
@@ -16,9 +17,21 @@ def environment(devices: int = 1, **extra: str) -> dict[str, str]:
 
 
 def start(
-    config: Path, workdir: Path, *overrides: str, env: dict[str, str] | None = None
+    config: Path,
+    workdir: Path,
+    *overrides: str,
+    env: dict[str, str] | None = None,
+    launcher: Sequence[str] = (),
 ) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "medclip_jax.cli", "pretrain", "--config", str(config)]
+    command = [
+        *launcher,
+        sys.executable,
+        "-m",
+        "medclip_jax.cli",
+        "pretrain",
+        "--config",
+        str(config),
+    ]
     return subprocess.Popen(
         [*command, "--workdir", str(workdir), *overrides],
         env=env or environment(),

@@ -1,12 +1,12 @@
 """One device, eight devices on two meshes, and two processes: the same losses for 20 steps."""
 
-import socket
 from pathlib import Path
 
 import numpy as np
 import pytest
 from support import commands
 
+LAUNCH = Path(__file__).parents[2] / "launch"
 TOLERANCE = 1e-5
 # ConVIRT's own; a larger rate and a sharper softmax only amplify the rounding of float32.
 CONVIRT = (
@@ -42,25 +42,9 @@ def test_eight_devices(
 def test_two_processes_of_four_devices(
     one_device: np.ndarray, toy_config: Path, tmp_path: Path
 ) -> None:
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        address = f"localhost:{probe.getsockname()[1]}"
-    processes = [
-        commands.start(
-            toy_config,
-            tmp_path,
-            *CONVIRT,
-            env=commands.environment(
-                devices=4,
-                JAX_COORDINATOR_ADDRESS=address,
-                JAX_NUM_PROCESSES="2",
-                JAX_PROCESS_ID=str(index),
-            ),
-        )
-        for index in range(2)
-    ]
-    for process in processes:
-        commands.finish(process)
+    env = commands.environment(devices=4)
+    command = [str(LAUNCH / "local.sh"), "2"]
+    commands.finish(commands.start(toy_config, tmp_path, *CONVIRT, env=env, launcher=command))
     np.testing.assert_allclose(losses(tmp_path), one_device, atol=TOLERANCE)
 
 

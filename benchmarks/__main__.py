@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from absl import logging
 
 from benchmarks import checkpoint, input_pipeline, loss, train_step
 
 
 def main() -> None:
     """Runs them one after the other; each prints its table and returns its figures."""
+    logging.set_verbosity(logging.ERROR)
     results: dict[str, Any] = {
         "machine": f"{platform.machine()}, {jax.device_count()} x {jax.devices()[0].device_kind}",
         "versions": {name: version(name) for name in ("jax", "flax", "grain", "torch")},

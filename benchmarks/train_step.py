@@ -102,6 +102,6 @@ def _torch_step(image: np.ndarray, token_ids: np.ndarray) -> Callable[[], float]
         loss = functional.cross_entropy(logits, labels) + functional.cross_entropy(logits.T, labels)
         (loss / 2).backward()
         optimizer.step()
-        return float(loss) / 2
+        return float(loss.detach()) / 2
 
     return run

@@ -9,7 +9,7 @@ from typing import overload
 import tensorflow_datasets as tfds
 from etils import epath
 
-from medclip_jax.data.studies import EncodedImages, Study
+from medclip_jax.data.studies import Study
 from medclip_jax.errors import UserError
 
 _READ_AHEAD = 64  # studies that are read at once when a split is gone through
@@ -28,10 +28,10 @@ class StudySplit(Sequence[Study]):
         self.name = name
         self.split = split
         self.label_names = tuple(builder.info.metadata["label_names"])
-        self._source = builder.as_data_source(split, decoders={"images": EncodedImages()})
+        self._records = builder.as_data_source(split).data_source
 
     def __len__(self) -> int:
-        return len(self._source)
+        return len(self._records)
 
     @overload
     def __getitem__(self, index: int) -> Study: ...
@@ -48,7 +48,9 @@ class StudySplit(Sequence[Study]):
 
     def read(self, indices: Sequence[int]) -> list[Study]:
         """The studies at these positions, in this order, in one read."""
-        return [Study.from_example(example) for example in self._source.__getitems__(list(indices))]
+        if not indices:  # ArrayRecord refuses to read none
+            return []
+        return [Study.from_record(record) for record in self._records.__getitems__(list(indices))]
 
 
 def open_split(name: str, split: str, data_dir: str | Path | None = None) -> StudySplit:

@@ -18,7 +18,7 @@ from medclip_jax.data.builders.synthetic_cxr.synthetic_cxr_dataset_builder impor
 _ROUND_TRIP = """
 import hashlib, json, sys
 from medclip_jax.data.builders.synthetic_cxr import synthetic_cxr_dataset_builder as module
-from medclip_jax.data.studies import EncodedImages, Study
+from medclip_jax.data.studies import Study
 
 config = module.SyntheticCxrConfig(
     name="tiny", image_size=64, num_train=12, num_validation=5, num_test=6, seed=4
@@ -28,8 +28,19 @@ builder.download_and_prepare()
 assert "tensorflow" not in sys.modules and "jax" not in sys.modules
 found = {"name": builder.name, "labels": list(builder.info.metadata["label_names"]), "splits": {}}
 for split in builder.info.splits:
-    source = builder.as_data_source(split, decoders={"images": EncodedImages()})
-    studies = [Study.from_example(source[i]) for i in range(len(source))]
+    records = builder.as_data_source(split).data_source
+    studies = [Study.from_record(records[i]) for i in range(len(records))]
+    for study, general in zip(studies, builder.as_data_source(split), strict=True):
+        boxes = general["boxes"]
+        assert study.study_id == general["study_id"].decode()
+        assert study.patient_id == general["patient_id"].decode()
+        assert study.report == general["report"].decode()
+        assert study.views == [view.decode() for view in general["views"]]
+        assert study.labels.tolist() == general["labels"].tolist()
+        assert len(study.images) == len(general["images"])
+        assert [box.image for box in study.boxes] == [int(x) for x in boxes["image"]]
+        assert [box.label for box in study.boxes] == [int(x) for x in boxes["label"]]
+        assert [list(box.box) for box in study.boxes] == [x.tolist() for x in boxes["box"]]
     decoded = builder.as_data_source(split)[0]["images"][0]
     found["splits"][split] = {
         "patients": sorted({study.patient_id for study in studies}),

@@ -28,6 +28,31 @@ RESUMABLE_KEYS = (
 )
 
 
+# The least value that a number may have.
+LEAST = {
+    "seed": 0,
+    "num_steps": 1,
+    "batch_size": 1,
+    "log_every": 1,
+    "checkpoint_every": 1,
+    "evaluate_every": 1,
+    "image_encoder.width": 1,
+    "projection.size": 1,
+    "optimizer.learning_rate": 0,
+    "optimizer.weight_decay": 0,
+    "optimizer.clip_norm": 0,
+    "optimizer.ema_decay": 0,
+    "schedule.warmup_steps": 0,
+    "schedule.patience": 1,
+    "data.image_size": 1,
+    "data.validation_examples": 0,
+    "data.num_threads": 1,
+    "data.prefetch": 1,
+    "tokenizer.vocab_size": 1,
+    "augmentation.crop_size": 1,
+}
+
+
 def base_config() -> ConfigDict:
     """Every key a run has, with neutral defaults; config files change values, never add keys."""
     config = ConfigDict()
@@ -185,6 +210,8 @@ def validate(config: ConfigDict) -> None:
             raise UserError(
                 f"config key {key} is {value!r}, but must be of type {type(default).__name__}"
             )
+        if key in LEAST and not value >= LEAST[key]:
+            raise UserError(f"config key {key} is {value}, but must be {LEAST[key]} or more")
 
 
 def flatten(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -59,6 +59,9 @@ def test_overrides_reach_nested_keys_and_tuples() -> None:
         ("--config.optimizer.learning_rat=1.0", "learning_rate"),
         ("--config.batch_size=many", "batch_size"),
         ("--config.objectives.nonsense.weight=1", "nonsense"),
+        ("--config.batch_size=0", "batch_size is 0, but must be 1 or more"),
+        ("--config.seed=-1", "seed is -1, but must be 0 or more"),
+        ("--config.optimizer.learning_rate=nan", "learning_rate is nan"),
     ],
 )
 def test_a_wrong_override_is_one_line_that_names_the_key(override: str, named: str) -> None:

@@ -102,6 +102,11 @@ class Checkpointer:
         self._manager.close()
 
 
+def has_checkpoint(directory: Path) -> bool:
+    """Whether a step was saved whole; one being written has a longer name than its number."""
+    return directory.is_dir() and any(path.name.isdigit() for path in directory.iterdir())
+
+
 def _split(state: TrainState) -> tuple[dict[str, Any], dict[str, Any]]:
     # Orbax refuses empty trees within an item, such as the statistics of a model without any.
     model = {name: getattr(state, name) for name in MODEL_FIELDS if getattr(state, name)}

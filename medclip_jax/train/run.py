@@ -19,7 +19,7 @@ from medclip_jax.data.tokenizer import Tokenizer, load_tokenizer, train_wordpiec
 from medclip_jax.errors import UserError
 from medclip_jax.models.factory import build_model
 from medclip_jax.train import optimizer as optimizers
-from medclip_jax.train.checkpoint import Checkpointer
+from medclip_jax.train.checkpoint import Checkpointer, has_checkpoint
 from medclip_jax.train.state import Batch, TrainState, create_state, dummy_batch
 from medclip_jax.train.step import (
     EvalStep,
@@ -70,8 +70,7 @@ def prepare_run(config: ConfigDict, workdir: Path) -> Run:
     """
     mesh = sharding.make_mesh(config.mesh.to_dict())
     sharding.check_batch_size(config.batch_size, mesh)
-    checkpointer = _open_checkpoints(workdir)
-    resuming = checkpointer.latest_step() is not None
+    resuming = has_checkpoint(workdir / "checkpoints")
     tokenizer = _prepare_workdir(config, workdir, resuming)
     arguments = {
         "seed": config.seed,
@@ -82,6 +81,8 @@ def prepare_run(config: ConfigDict, workdir: Path) -> Run:
     }
     iterator = pipeline.make_iterator(config.data, **arguments)
     state, steps = _prepare_steps(config, mesh, tokenizer.vocab_size)
+    # Opened last: its threads would add their own errors to one of the above.
+    checkpointer = Checkpointer(workdir / "checkpoints")
     if resuming:
         state, iterator_state = checkpointer.restore(state)
         iterator.set_state(iterator_state)
@@ -128,18 +129,14 @@ def _prepare_steps(
     }
 
 
-def _open_checkpoints(workdir: Path) -> Checkpointer:
-    try:
-        (workdir / "checkpoints").mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--workdir {workdir} cannot be made: {error.strerror}") from None
-    return Checkpointer(workdir / "checkpoints")
-
-
 def _prepare_workdir(config: ConfigDict, workdir: Path, resuming: bool) -> Tokenizer:
     """Writes config and tokenizer, or checks that a resumed run has the same config."""
     path, directory = workdir / "config.json", workdir / "tokenizer"
     if jax.process_index() == 0:
+        try:
+            workdir.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"--workdir {workdir} cannot be made: {error.strerror}") from None
         if resuming:
             check_same_run(read_config(path), config)
         else:  # what an earlier start left before its first checkpoint is of no use

@@ -83,3 +83,11 @@ def test_another_config_in_the_same_workdir_is_refused(undisturbed: Path, toy_co
     process = commands.start(toy_config, undisturbed, "--config.seed=7")
     _, errors = process.communicate(timeout=240)
     assert process.returncode == 2 and "seed=0" in errors and "Traceback" not in errors
+
+
+def test_a_mistake_in_the_data_is_one_line(toy_config: Path, tmp_path: Path) -> None:
+    process = commands.start(toy_config, tmp_path, "--config.data.dataset=manifest/none")
+    _, errors = process.communicate(timeout=240)
+    assert process.returncode == 2
+    assert errors.startswith("medclip-jax: manifest/none is not prepared")
+    assert errors.count("\n") == 1

@@ -31,7 +31,6 @@ CORE = [
 ]
 TORCH = ["safetensors>=0.5", "timm>=1.0", "torch>=2.5", "torchvision>=0.20", "transformers>=5.0"]
 TEST = [
-    "beartype>=0.20",
     "hypothesis>=6.100",
     "pytest>=8",
     *TORCH,

@@ -76,6 +76,7 @@ def _add_data(data: argparse.ArgumentParser) -> None:
     commands = data.add_subparsers(dest="data_command", required=True, metavar="build|info")
     build = commands.add_parser("build", help="prepare a dataset")
     build.add_argument("dataset", metavar="NAME[/CONFIG]", help="`manifest` for your own data")
+    build.add_argument("--manual-dir", type=Path, metavar="DIR", help="what you downloaded")
     build.add_argument("--data-dir", type=Path, metavar="DIR")
     own = build.add_argument_group("manifest", "your own images, texts and labels")
     own.add_argument("--name", metavar="NAME", help="used as manifest/NAME afterwards")
@@ -125,7 +126,7 @@ def _data_build(parsed: argparse.Namespace) -> None:
     logging.set_verbosity(logging.ERROR)  # TFDS tells of every own config
 
     if parsed.dataset != "manifest":
-        print(build.build(parsed.dataset, data_dir=parsed.data_dir))
+        print(build.build(parsed.dataset, manual_dir=parsed.manual_dir, data_dir=parsed.data_dir))
         return
     for flag in ("name", "manifest", "image_root"):
         if getattr(parsed, flag) is None:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -57,3 +58,20 @@ def test_the_installed_program_reports_a_mistake_without_a_traceback() -> None:
         "medclip-jax: config file nowhere.py not found (nor packaged); "
         "give --config PATH.py[:argument]\n"
     )
+
+
+def test_data_build_hands_on_the_folder_of_downloaded_files(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from medclip_jax.data import build
+
+    given: dict[str, object] = {}
+
+    def record(name: str, **folders: object) -> str:
+        given.update(folders, name=name)
+        return "prepared"
+
+    monkeypatch.setattr(build, "build", record)
+    cli.main(["data", "build", "bones/small", "--manual-dir", "down", "--data-dir", "sets"])
+    assert given == {"name": "bones/small", "manual_dir": Path("down"), "data_dir": Path("sets")}
+    assert capsys.readouterr().out == "prepared\n"

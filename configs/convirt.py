@@ -9,13 +9,12 @@ real pairs. Values without a comment are the paper's (sections 3 and 4, appendix
 from ml_collections import ConfigDict
 
 from medclip_jax.config import base_config
-from medclip_jax.errors import UserError
+from medclip_jax.small_config import check_variant, shrink
 
 
 def get_config(variant: str = "") -> ConfigDict:
     """The paper's values, or those of a variant: "", "demo" or "small"."""
-    if variant not in ("", "demo", "small"):
-        raise UserError(f"convirt.py has no variant {variant!r}; there are demo and small")
+    check_variant("convirt.py", variant)
     config = base_config()
     config.num_steps = 1_000_000  # stops after 200 evaluations
     config.batch_size = 32
@@ -47,46 +46,6 @@ def get_config(variant: str = "") -> ConfigDict:
     config.data.image_size = 256  # the longer side
     config.data.validation_examples = 5000
     config.tokenizer.vocab_size = 28996  # ClinicalBERT's
-    return _small(config, variant) if variant else config
-
-
-def _small(config: ConfigDict, variant: str) -> ConfigDict:
-    """A small model from scratch on two CPU cores; all its values are our default."""
-    config.optimizer.frozen = ()
-    config.compute_dtype = "float32"
-    config.image_encoder.name = "resnet18"
-    config.image_encoder.width = 16
-    config.text_encoder.update(
-        hidden_size=128, num_layers=2, num_heads=4, intermediate_size=256, pooling="mean"
-    )
-    config.projection.size = 128
-    config.tokenizer.vocab_size = 1024
-    config.schedule.name = "cosine"
-    config.schedule.warmup_steps = 50
-    config.optimizer.learning_rate = 1e-3
-    config.data.image_size = 128
-    config.batch_size = 64
-    config.log_every = 20
-    # The paper's ranges are made for a million steps; some hundred do not reach past them.
-    config.augmentation.update(
-        crop_size=112,
-        crop_area=(0.85, 1.0),
-        rotation_degrees=8.0,
-        translation=0.05,
-        brightness=(0.8, 1.2),
-        contrast=(0.8, 1.2),
-        blur_sigma=(0.1, 0.5),
-    )
-    # Most sentences deny a finding and fit most images: whole reports teach more in few steps.
-    config.data.text = "report"
-    if variant == "demo":
-        config.data.dataset = "synthetic_cxr/demo"
-        config.text_encoder.max_length = 80
-        config.num_steps = 800
-        config.evaluate_every = config.checkpoint_every = 200
-    else:
-        config.data.dataset = "manifest/pairs"
-        config.text_encoder.max_length = 128
-        config.num_steps = 200  # some hundred pairs are soon learnt by heart
-        config.evaluate_every = config.checkpoint_every = 25
+    if variant:
+        shrink(config, variant)
     return config

@@ -2,9 +2,9 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from medclip_jax import __version__
 from medclip_jax.errors import UserError
@@ -95,19 +95,54 @@ def _add_data(data: argparse.ArgumentParser) -> None:
 
 
 def _add_evaluate(evaluate: argparse.ArgumentParser) -> None:
-    evaluate.add_argument("task", metavar="TASK", help="retrieval, zero-shot or linear-probe")
+    from medclip_jax.evaluate.tasks import CHOICES, TASKS
+
+    evaluate.add_argument("task", metavar="TASK", help=", ".join(TASKS))
     evaluate.add_argument("--checkpoint", type=Path, required=True, metavar="DIR")
     evaluate.add_argument("--dataset", required=True, metavar="NAME[/CONFIG]")
     evaluate.add_argument("--split", default="test", metavar="S")
     evaluate.add_argument("--data-dir", type=Path, metavar="DIR")
     evaluate.add_argument("--output", type=Path, metavar="DIR", help="default: the workdir's own")
-    evaluate.add_argument("--labels", metavar="a,b", help="only these labels")
-    evaluate.add_argument("--prompts", type=Path, metavar="FILE.json", help="zero-shot")
-    evaluate.add_argument(
-        "--queries", type=Path, nargs="+", default=(), metavar="FILE.csv", help="retrieval by class"
+    texts, numbers, integers = (_list_of(kind) for kind in (str, float, int))
+    labels = evaluate.add_argument_group("zero-shot, linear-probe, finetune, label-efficiency")
+    labels.add_argument("--labels", type=texts, metavar="a,b", help="only these labels")
+    labels.add_argument("--prompts", type=Path, metavar="FILE.json", help="zero-shot")
+    labels.add_argument(
+        "--fractions", type=numbers, metavar="0.01,0.1,1", help="label budgets; above 1 a count"
     )
-    evaluate.add_argument("--image-root", type=Path, metavar="DIR", help="of the queries' images")
+    labels.add_argument("--num-seeds", type=int, metavar="N", help="draws of each label budget")
+    labels.add_argument(
+        "--compare", type=Path, nargs="+", metavar="DIR", help="label-efficiency: other checkpoints"
+    )
+    labels.add_argument("--modes", type=texts, metavar="|".join(CHOICES["modes"]))
+    retrieval = evaluate.add_argument_group("retrieval")
+    retrieval.add_argument("--score", metavar="|".join(CHOICES["score"]), help="what ranks pairs")
+    retrieval.add_argument(
+        "--queries", type=Path, nargs="+", metavar="FILE.csv", help="retrieval by class"
+    )
+    retrieval.add_argument(
+        "--candidates", type=Path, metavar="FILE.csv", help="its images, in CheXpert's columns"
+    )
+    retrieval.add_argument(
+        "--image-root", type=Path, metavar="DIR", help="of the queries' and candidates' images"
+    )
+    other = evaluate.add_argument_group("regeneration, report-generation")
+    other.add_argument("--scales", type=integers, metavar="1,2,4", help="sides of masked blocks")
+    other.add_argument("--ratios", type=numbers, metavar="0.25,0.5", help="shares of the patches")
+    other.add_argument(
+        "--method", metavar="|".join(CHOICES["method"]), help="how reports are written"
+    )
     evaluate.set_defaults(run=_evaluate)
+
+
+def _list_of(kind: Callable[[str], Any]) -> Callable[[str], tuple[Any, ...]]:
+    """Reads values joined by commas."""
+
+    def read(text: str) -> tuple[Any, ...]:
+        return tuple(kind(part) for part in text.split(","))
+
+    read.__name__ = f"list of {kind.__name__}"  # argparse names it in its message
+    return read
 
 
 def _demo(parsed: argparse.Namespace) -> None:
@@ -162,9 +197,10 @@ def _pretrain(parsed: argparse.Namespace) -> None:
 
 def _evaluate(parsed: argparse.Namespace) -> None:
     from medclip_jax import runtime
-    from medclip_jax.evaluate.tasks import run_task
+    from medclip_jax.evaluate.tasks import TASKS, run_task
 
     runtime.start()
+    options = {name for _, names in TASKS.values() for name in names}
     run_task(
         parsed.task,
         parsed.checkpoint,
@@ -172,11 +208,12 @@ def _evaluate(parsed: argparse.Namespace) -> None:
         split=parsed.split,
         data_dir=parsed.data_dir,
         output=parsed.output,
-        labels=tuple(parsed.labels.split(",")) if parsed.labels else (),
-        prompts=parsed.prompts,
-        queries=tuple(parsed.queries),
-        image_root=parsed.image_root,
+        **{name: _tuple(getattr(parsed, name)) for name in sorted(options)},
     )
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _embed(parsed: argparse.Namespace) -> None:

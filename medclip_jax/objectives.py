@@ -3,18 +3,22 @@
 Each entry says which outputs and batch keys it needs. Any set of them trains in one step, on
 outputs that are computed once; what is missing is an error before anything is compiled.
 
-Adding one is a function and an entry in `OBJECTIVES`, and its options in `config.base_config`.
+Adding one is a function and an entry in `OBJECTIVES`, and its options in `base_config.py`.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from medclip_jax import losses
 from medclip_jax.errors import UserError
+from medclip_jax.models.caption_decoder import reverse_tokens
+from medclip_jax.models.patches import patchify
 
 Arrays = Mapping[str, jax.Array]
 Metrics = dict[str, jax.Array]
@@ -42,6 +46,7 @@ def _contrastive(outputs: Arrays, batch: Arrays, options: ConfigDict) -> tuple[j
         temperature=outputs["temperature"],
         image_to_text_weight=options.image_to_text_weight,
         group_ids=batch["group_ids"],
+        mask=_pairs(batch),
         tile_size=options.tile_size or None,
     )
 
@@ -55,18 +60,135 @@ def _sigmoid_contrastive(
         temperature=outputs["temperature"],
         bias=outputs["bias"],
         group_ids=batch["group_ids"],
+        mask=_pairs(batch),
         tile_size=options.tile_size or None,
     )
 
 
+def _soft_contrastive(
+    outputs: Arrays, batch: Arrays, options: ConfigDict
+) -> tuple[jax.Array, Metrics]:
+    return losses.soft_target_contrastive(
+        outputs["image_embeddings"],
+        outputs["text_embeddings"],
+        temperature=outputs["temperature"],
+        image_labels=batch["labels"],
+        text_labels=batch["labels"],
+        image_mask=batch["has_image"],
+        text_mask=batch["has_text"],
+    )
+
+
+def _multi_view_contrastive(
+    outputs: Arrays, batch: Arrays, options: ConfigDict
+) -> tuple[jax.Array, Metrics]:
+    def by_study(rows: jax.Array) -> jax.Array:
+        return rows.reshape(-1, options.views, *rows.shape[1:])
+
+    return losses.multi_view_contrastive(
+        by_study(outputs["image_embeddings"]),
+        by_study(outputs["text_embeddings"]),
+        temperature=outputs["temperature"],
+        image_weight=options.image_weight,
+        text_weight=options.text_weight,
+        group_ids=batch["group_ids"][:: options.views],
+        mask=by_study(_pairs(batch)).all(axis=1),
+        tile_size=options.tile_size or None,
+    )
+
+
+def _local_contrastive(
+    outputs: Arrays, batch: Arrays, options: ConfigDict
+) -> tuple[jax.Array, Metrics]:
+    return losses.local_alignment(
+        outputs["image_regions"],
+        outputs["word_embeddings"],
+        _between_special_tokens(batch["token_mask"]),
+        attention_temperature=options.attention_temperature,
+        word_temperature=options.word_temperature,
+        temperature=options.temperature,
+        group_ids=batch["group_ids"],
+        mask=_pairs(batch),
+    )
+
+
+def _matching(outputs: Arrays, batch: Arrays, options: ConfigDict) -> tuple[jax.Array, Metrics]:
+    is_match, mask = outputs["is_match"], outputs["match_mask"]
+    if options.kind == "binary":
+        return losses.matching(outputs["match_logits"], is_match, mask=mask)
+    return losses.margin_matching(
+        outputs["match_similarities"], is_match, margin=options.margin, mask=mask
+    )
+
+
+def _captioning(outputs: Arrays, batch: Arrays, options: ConfigDict) -> tuple[jax.Array, Metrics]:
+    ids, token_mask = batch["token_ids"], batch["token_mask"]
+    mask = token_mask[:, 1:] & _pairs(batch)[:, None]
+    smoothing = options.label_smoothing
+    loss, metrics = losses.captioning(
+        outputs["caption_logits"], ids[:, 1:], mask, label_smoothing=smoothing
+    )
+    if options.backward:
+        backward, parts = losses.captioning(
+            outputs["backward_caption_logits"],
+            reverse_tokens(ids, token_mask)[:, 1:],
+            mask,
+            label_smoothing=smoothing,
+        )
+        loss += backward
+        metrics |= {f"backward_{name}": value for name, value in parts.items()}
+    return loss, metrics
+
+
+def _masked_language(
+    outputs: Arrays, batch: Arrays, options: ConfigDict
+) -> tuple[jax.Array, Metrics]:
+    mask = batch["token_is_masked"] & batch["has_text"][:, None]
+    return losses.masked_language_modeling(outputs["token_logits"], batch["token_ids"], mask)
+
+
+def _masked_vision(
+    outputs: Arrays, batch: Arrays, options: ConfigDict
+) -> tuple[jax.Array, Metrics]:
+    predictions = outputs["patch_predictions"]
+    patch_size = math.isqrt(predictions.shape[-1])
+    return losses.masked_patch_regression(
+        predictions,
+        patchify(batch["image"], patch_size),
+        batch["patch_is_masked"] & batch["has_image"][:, None],
+        normalize_patches=options.normalize_patches,
+    )
+
+
+def _pairs(batch: Arrays) -> jax.Array:
+    """The rows that are a whole pair."""
+    return batch["has_image"] & batch["has_text"]
+
+
+def _between_special_tokens(token_mask: jax.Array) -> jax.Array:
+    """The tokens but the first and the last of each text, which are special."""
+    inner = token_mask[:, 1:-1] & token_mask[:, 2:]
+    return jnp.pad(inner, ((0, 0), (1, 1)))
+
+
+_EMBEDDINGS = ("image_embeddings", "text_embeddings", "temperature")
+_ROWS = ("group_ids", "has_image", "has_text")
+
 OBJECTIVES: dict[str, Objective] = {
-    "contrastive": Objective(
-        ("image_embeddings", "text_embeddings", "temperature"), ("group_ids",), _contrastive
+    "contrastive": Objective(_EMBEDDINGS, _ROWS, _contrastive),
+    "sigmoid_contrastive": Objective((*_EMBEDDINGS, "bias"), _ROWS, _sigmoid_contrastive),
+    "soft_contrastive": Objective(_EMBEDDINGS, (*_ROWS, "labels"), _soft_contrastive),
+    "multi_view_contrastive": Objective(_EMBEDDINGS, _ROWS, _multi_view_contrastive),
+    "local_contrastive": Objective(("image_regions", "word_embeddings"), _ROWS, _local_contrastive),
+    "matching": Objective(("match_logits", "is_match", "match_mask"), _ROWS, _matching),
+    "captioning": Objective(
+        ("caption_logits",), ("token_ids", "token_mask", "has_image", "has_text"), _captioning
     ),
-    "sigmoid_contrastive": Objective(
-        ("image_embeddings", "text_embeddings", "temperature", "bias"),
-        ("group_ids",),
-        _sigmoid_contrastive,
+    "masked_language": Objective(
+        ("token_logits",), ("token_ids", "token_is_masked", "has_text"), _masked_language
+    ),
+    "masked_vision": Objective(
+        ("patch_predictions",), ("image", "patch_is_masked", "has_image"), _masked_vision
     ),
 }
 

@@ -29,7 +29,11 @@ def outputs() -> dict[str, jax.Array]:
     }
 
 
-BATCH = {"group_ids": jnp.array([0, 1, 2, 3, 3, 4])}
+BATCH = {
+    "group_ids": jnp.array([0, 1, 2, 3, 3, 4]),
+    "has_image": jnp.ones(6, bool),
+    "has_text": jnp.ones(6, bool),
+}
 
 
 def test_the_total_is_the_weighted_sum_of_the_losses(outputs: dict) -> None:

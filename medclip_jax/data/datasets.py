@@ -72,6 +72,11 @@ def open_split(name: str, split: str, data_dir: str | Path | None = None) -> Stu
     return StudySplit(builder, name, split)
 
 
+def split_names(name: str, data_dir: str | Path | None = None) -> tuple[str, ...]:
+    """The splits of a prepared set; raises `UserError` if it is not prepared."""
+    return tuple(open_builder(name, data_dir).info.splits)
+
+
 def open_builder(name: str, data_dir: str | Path | None = None) -> tfds.core.DatasetBuilder:
     """The read-only TFDS builder of a prepared set; raises `UserError` as `open_split` does."""
     root = default_data_dir(data_dir)

@@ -6,14 +6,16 @@ step: it can be restored with other numbers of processes and threads.
 
 import sys
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import grain
 import ml_collections
 import numpy as np
 
-from medclip_jax.data import images, reports
-from medclip_jax.data.datasets import StudySplit, open_split
-from medclip_jax.data.rows import RowSequence, check_weights
+from medclip_jax.data import images
+from medclip_jax.data.datasets import open_split, split_names
+from medclip_jax.data.rows import MODALITIES, MixedSet, RowOptions, RowSequence
+from medclip_jax.data.texts import TEXTS, report_texts
 from medclip_jax.data.tokenizer import Tokenizer
 from medclip_jax.errors import UserError
 
@@ -27,8 +29,9 @@ class BatchSource:
 
     A batch holds, for those of its rows that this process reads: `image` uint8
     `[rows, size, size]`; `token_ids` int32 and `token_mask` bool `[rows, max_length]`; `group_ids`
-    int32 `[rows, 2]`, the hashes of study and text; `has_image` and `has_text` bool `[rows]`. A
-    missing image is black, a missing text is that of an empty string.
+    int32 `[rows, 2]`, the hashes of study and text; `has_image` and `has_text` bool `[rows]`;
+    and, where a set has labels, `labels` float32 `[rows, num_labels]`, NaN unknown. A missing image
+    is black, a missing text is that of an empty string.
     """
 
     def __init__(
@@ -61,7 +64,7 @@ class BatchSource:
         token_ids, token_mask = self._tokenizer.encode_batch(
             [row.text for row in rows], self._max_length
         )
-        return {
+        batch = {
             "image": canvases,
             "token_ids": token_ids,
             "token_mask": token_mask,
@@ -69,6 +72,8 @@ class BatchSource:
             "has_image": np.array([row.image is not None for row in rows]),
             "has_text": np.array([bool(row.text) for row in rows]),
         }
+        labels = np.stack([row.labels for row in rows])
+        return batch | {"labels": labels} if labels.size else batch
 
 
 def make_iterator(
@@ -78,6 +83,7 @@ def make_iterator(
     batch_size: int,
     tokenizer: Tokenizer,
     max_length: int,
+    views_per_study: int = 1,
     rows: Sequence[int] | None = None,
 ) -> grain.DatasetIterator[Batch]:
     """An endless iterator over training batches, prefetched in threads.
@@ -88,6 +94,7 @@ def make_iterator(
         batch_size: rows of all processes together.
         tokenizer: encodes the texts.
         max_length: tokens a text.
+        views_per_study: rows in succession that show one study.
         rows: those of a batch that this process reads; None is all.
 
     Raises:
@@ -101,6 +108,7 @@ def make_iterator(
         batch_size=batch_size,
         tokenizer=tokenizer,
         max_length=max_length,
+        views_per_study=views_per_study,
         rows=rows,
     )
     if batch_size > num_studies:
@@ -118,6 +126,7 @@ def validation_batches(
     batch_size: int,
     tokenizer: Tokenizer,
     max_length: int,
+    views_per_study: int = 1,
     rows: Sequence[int] | None = None,
 ) -> Iterator[Batch]:
     """At most `num_batches` batches of the validation split, the same ones at every call.
@@ -132,6 +141,7 @@ def validation_batches(
         batch_size=batch_size,
         tokenizer=tokenizer,
         max_length=max_length,
+        views_per_study=views_per_study,
         rows=rows,
     )
     return _prefetched(batches[: min(num_batches, max(1, num_studies // batch_size))], data_config)
@@ -143,15 +153,29 @@ def corpus(data_config: ml_collections.ConfigDict) -> Iterator[str]:
     Raises:
         UserError: no study has any text.
     """
-    sets, _ = _open_sets(data_config, TRAIN)
+    sets, options = _open_sets(data_config, TRAIN), _row_options(data_config)
     has_text = False
-    for study in (study for studies in sets for study in studies):
-        if text := reports.select_sections(study.report, data_config.sections):
-            has_text = True
-            yield text
+    for study in (study for mixed in sets for study in mixed.studies if mixed.modality != "image"):
+        texts = report_texts(study.report, options.sections, "report", options.remove_priors)
+        has_text = has_text or bool(texts)
+        yield from texts
     if not has_text:
-        names = ", ".join(studies.name for studies in sets)
+        names = ", ".join(mixed.name for mixed in sets)
         raise UserError(f"no training study of {names} has any text")
+
+
+def label_names(data_config: ml_collections.ConfigDict) -> tuple[str, ...]:
+    """The names of the columns of a batch's `labels`.
+
+    Raises:
+        UserError: no set has a label that `config.data.labels` names.
+    """
+    known = [name for mixed in _open_sets(data_config, TRAIN) for name in mixed.studies.label_names]
+    for name in data_config.labels:
+        if name not in known:
+            there = ", ".join(dict.fromkeys(known)) or "none"
+            raise UserError(f"config.data.labels: no set has {name!r}; there are: {there}")
+    return tuple(data_config.labels) or tuple(dict.fromkeys(known))
 
 
 def _open_batches(
@@ -162,37 +186,61 @@ def _open_batches(
     batch_size: int,
     tokenizer: Tokenizer,
     max_length: int,
+    views_per_study: int,
     rows: Sequence[int] | None,
 ) -> tuple[grain.MapDataset[Batch], int]:
     """The batches of a split by step, and the number of its studies."""
-    if data_config.text not in ("sentence", "report"):
-        raise UserError(f"config.data.text must be sentence or report, not {data_config.text!r}")
-    sets, weights = _open_sets(data_config, split)
-    sequence = RowSequence(
-        sets,
-        weights,
-        seed=seed,
-        sections=data_config.sections,
-        whole_reports=data_config.text == "report",
-    )
+    sets, options = _open_sets(data_config, split), _row_options(data_config, views_per_study)
+    if batch_size % views_per_study:
+        raise UserError(f"batch_size {batch_size} is not a multiple of {views_per_study} views")
     source = BatchSource(
-        sequence,
+        RowSequence(sets, seed=seed, options=options),
         batch_size=batch_size,
         rows=range(batch_size) if rows is None else [int(row) for row in rows],
         image_size=data_config.image_size,
         tokenizer=tokenizer,
         max_length=max_length,
     )
-    return grain.MapDataset.source(source), sum(len(studies) for studies in sets)
+    return grain.MapDataset.source(source), sum(len(mixed.studies) for mixed in sets)
 
 
-def _open_sets(
-    data_config: ml_collections.ConfigDict, split: str
-) -> tuple[list[StudySplit], list[float]]:
-    weights = dict(data_config.mixture) or {data_config.dataset: 1.0}
-    check_weights(weights)
-    sets = [open_split(name, split, data_config.data_dir) for name in weights]
-    return sets, list(weights.values())
+def _row_options(data_config: ml_collections.ConfigDict, views_per_study: int = 1) -> RowOptions:
+    if data_config.text not in TEXTS:
+        raise UserError(
+            f"config.data.text must be one of {', '.join(TEXTS)}, not {data_config.text!r}"
+        )
+    return RowOptions(
+        sections=tuple(data_config.sections),
+        text=data_config.text,
+        views_per_study=views_per_study,
+        remove_priors=data_config.remove_priors,
+        labels=tuple(data_config.labels),
+    )
+
+
+def _open_sets(data_config: ml_collections.ConfigDict, split: str) -> list[MixedSet]:
+    """The sets of a split; of a mixture, the sets that have no validation split are left out."""
+    entries = list(data_config.mixture) or [(data_config.dataset, 1.0)]
+    directory = data_config.data_dir
+    if split == VALIDATION and len(entries) > 1:
+        having = [entry for entry in entries if split in split_names(entry[0], directory)]
+        entries = having or entries
+    return [_open_set(entry, split, directory) for entry in entries]
+
+
+def _open_set(entry: Sequence[Any], split: str, data_dir: str) -> MixedSet:
+    """Opens `(name, weight)` or `(name, weight, modality)`."""
+    if len(entry) not in (2, 3):
+        raise UserError(f"config.data.mixture: give (name, weight[, modality]), not {entry!r}")
+    name, weight, modality = (*entry, "both")[:3]
+    if not weight > 0:
+        raise UserError(f"config.data.mixture: the weight of {name} must be above 0: {weight}")
+    if modality not in MODALITIES:
+        raise UserError(
+            f"config.data.mixture: the modality of {name} is {modality!r}; "
+            f"give one of {', '.join(MODALITIES)}"
+        )
+    return MixedSet(open_split(name, split, data_dir), weight, modality)
 
 
 def _prefetched(

@@ -4,7 +4,6 @@ Reports come as MIMIC-CXR distributes them (wrapped lines, `FINDINGS:` headers i
 where something was removed), as OpenI does (`XXXX`), or as free text without any header.
 """
 
-import functools
 import re
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -117,19 +116,20 @@ def split_sentences(text: str) -> list[str]:
     return [sentence for sentence in folded if sentence]
 
 
-# An epoch of MIMIC-CXR's 227,835 reports fits; their sentences take about a kilobyte each.
-@functools.lru_cache(maxsize=2**18)
-def report_sentences(report: str, sections: tuple[str, ...] = DEFAULT_SECTIONS) -> tuple[str, ...]:
-    """The sentences of the selected sections, without list markers, fit to pair with an image.
+def report_sentences(report: str, sections: Sequence[str] = DEFAULT_SECTIONS) -> tuple[str, ...]:
+    """The sentences of the selected sections, fit to pair with an image; see `text_sentences`."""
+    return text_sentences(select_sections(report, sections))
 
-    Sentences of fewer than `MIN_WORDS` words are left out where the report has longer ones, and
-    those without any letter or digit always; a report without text gives none. What was found is
-    kept: a study comes again in every epoch.
+
+def text_sentences(text: str) -> tuple[str, ...]:
+    """The sentences of a text, without list markers, fit to pair with an image.
+
+    Sentences of fewer than `MIN_WORDS` words are left out where the text has longer ones, and
+    those without any letter or digit always.
     """
-    sentences = split_sentences(select_sections(report, sections))
     counted = [
         (sentence, len(normalize_sentence(sentence).split()))
-        for sentence in (_LIST_MARKER.sub("", sentence) for sentence in sentences)
+        for sentence in (_LIST_MARKER.sub("", sentence) for sentence in split_sentences(text))
     ]
     long = [sentence for sentence, words in counted if words >= MIN_WORDS]
     return tuple(long or [sentence for sentence, words in counted if words])

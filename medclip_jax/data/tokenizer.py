@@ -45,6 +45,22 @@ class Tokenizer:
         """The id of the token that stands for a masked one; a `UserError` where there is none."""
         return self._special_id("mask_token")
 
+    @property
+    def special_ids(self) -> tuple[int, ...]:
+        """The ids of the tokens that are no text: padding, beginning, end, mask, unknown, ...."""
+        added = self._backend.get_added_tokens_decoder()
+        special = {token_id for token_id, token in added.items() if token.special}
+        named = map(self._backend.token_to_id, self._special_tokens.values())
+        return tuple(sorted(special | {token_id for token_id in named if token_id is not None}))
+
+    @property
+    def tokens(self) -> list[str]:
+        """The token of each id; "" where an id has none."""
+        tokens = [""] * self.vocab_size
+        for token, token_id in self._backend.get_vocab().items():
+            tokens[token_id] = token
+        return tokens
+
     def encode_batch(
         self, texts: Sequence[str], max_length: int
     ) -> tuple[Int32[np.ndarray, "batch length"], Bool[np.ndarray, "batch length"]]:

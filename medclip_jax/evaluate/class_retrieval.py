@@ -1,43 +1,24 @@
 """Retrieval by class: precision@5/10/50 of ConVIRT's CheXpert 8x200 protocol, on any labelled set.
 
-Queries come from a CSV of ConVIRT's form: `Variable,Text` (sentences) or `Variable,Path` (images);
-`Variable` is the label that a candidate must have to be relevant. Candidates are the images of the
-studies that have exactly one of the queried labels (arXiv 2010.00747, section 4.3).
+Candidates are the images of a published list, or those of the studies of the split that have
+exactly one of the queried labels (arXiv 2010.00747, section 4.3). The files are in `class_queries`.
 """
 
-import csv
-import dataclasses
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
 
 from medclip_jax.errors import UserError
-from medclip_jax.evaluate.encode import BothEncoders, ImageTextEncoder, StudyTable
+from medclip_jax.evaluate.class_queries import Queries
+from medclip_jax.evaluate.encode import StudyTable
+from medclip_jax.evaluate.pair_scoring import SCORES, BothScorers, Scorer
 from medclip_jax.evaluate.ranking import RankedGallery
 from medclip_jax.evaluate.request import Request
 from medclip_jax.evaluate.result import EvaluationResult, summarize
 
 CUTOFFS = (5, 10, 50)
-
-
-@dataclasses.dataclass(frozen=True)
-class Queries:
-    """The rows of a query file.
-
-    Attributes:
-        file: Where they were read.
-        direction: "text_to_image" or "image_to_image".
-        classes: Label of each query.
-        values: Its sentence, or the path of its image.
-    """
-
-    file: Path
-    direction: str
-    classes: list[str]
-    values: list[str]
 
 
 class ClassRetrieval:
@@ -77,49 +58,17 @@ class ClassRetrieval:
         return metrics
 
 
-def read_queries(path: Path, image_root: Path | None, label_names: Sequence[str]) -> Queries:
-    """Reads a query file.
-
-    Raises:
-        UserError: the file is missing, has other columns, names an image that is not there or a
-            label that the set does not have.
-    """
-    try:
-        with open(path, newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-    except FileNotFoundError:
-        raise UserError(f"--queries {path}: no such file") from None
-    columns = set(rows[0]) if rows else set()
-    if "Variable" not in columns or len(columns & {"Text", "Path"}) != 1:
-        raise UserError(f"--queries {path}: needs the columns Variable and one of Text or Path")
-    column = "Text" if "Text" in columns else "Path"
-    classes, values = [row["Variable"] for row in rows], [row[column] for row in rows]
-    for label in classes:
-        if label not in label_names:
-            names = ", ".join(label_names) or "none"
-            raise UserError(f"--queries {path}: no label {label!r} in the dataset; it has {names}")
-    if column == "Text":
-        return Queries(path, "text_to_image", classes, values)
-    root = Path(image_root) if image_root is not None else Path(path).parent
-    values = [str(root / value) for value in values]
-    for value in values:
-        if not Path(value).is_file():
-            raise UserError(
-                f"--queries {path}: no image {value}; give the folder with --image-root"
-            )
-    return Queries(path, "image_to_image", classes, values)
-
-
 def exclusive_studies(
     labels: Float[np.ndarray, "studies labels"],
     label_names: Sequence[str],
     classes: Sequence[str],
 ) -> Bool[np.ndarray, "studies"]:
-    """The studies that have exactly one of `classes`.
+    """The studies that have exactly one of `classes`, each of which may be named several times.
 
     Raises:
         UserError: a class has no such study.
     """
+    classes = list(dict.fromkeys(classes))
     present = labels[:, [list(label_names).index(label) for label in classes]] == 1
     exclusive = present.sum(axis=1) == 1
     for label, column in zip(classes, present.T, strict=True):
@@ -132,31 +81,31 @@ def exclusive_studies(
 
 
 def evaluate_queries(
-    both: BothEncoders,
-    table: StudyTable,
-    label_names: Sequence[str],
-    queries: Queries,
-    request: Request,
+    both: BothScorers, label_names: Sequence[str], queries: Queries, request: Request
 ) -> EvaluationResult:
-    """Runs one file of queries against the exclusive candidates, with both encoders."""
-    classes = list(dict.fromkeys(queries.classes))
-    exclusive = exclusive_studies(table.labels, label_names, classes)
-    both, table = both.subset(exclusive[table.image_study]), table.subset(exclusive)
+    """Runs one file of queries against all images of the table, with both encoders.
+
+    Raises:
+        UserError: no candidate is relevant to a query.
+    """
+    table = both.table
     columns = [list(label_names).index(label) for label in queries.classes]
     relevant = table.labels[table.image_study][:, columns].T == 1
+    for label, row in zip(queries.classes, relevant, strict=True):
+        if not row.any():
+            raise UserError(f"no candidate has {label!r} present: leave its queries out")
 
-    def retrieve(
-        encoder: ImageTextEncoder, candidates: Float[np.ndarray, "images dim"]
-    ) -> ClassRetrieval:
-        text = queries.direction == "text_to_image"
-        embed = encoder.embed_texts if text else encoder.embed_images
-        similarity = embed(queries.values) @ candidates.T
+    def retrieve(scorer: Scorer) -> ClassRetrieval:
+        if queries.direction == "text_to_image":
+            similarity = scorer.score_texts(queries.values).of_texts(slice(None))
+        else:
+            similarity = scorer.score_images(queries.values)
         return ClassRetrieval(queries.direction, queries.classes, similarity, relevant)
 
-    trained = retrieve(both.trained, both.trained_images)
+    trained = retrieve(both.trained)
     metrics, intervals, bootstrap = summarize(
         trained,
-        retrieve(both.random, both.random_images),
+        retrieve(both.random),
         trained.chance(),
         [table.patient_ids[study] for study in table.image_study],
         headline=[f"{queries.direction}_precision@{CUTOFFS[0]}"],
@@ -168,20 +117,23 @@ def evaluate_queries(
         confidence_intervals=intervals,
         num_examples=len(table.study_ids),
         num_patients=table.num_patients,
-        protocol=_protocol(queries, classes, table) | bootstrap,
+        protocol=_protocol(queries, table, request) | bootstrap,
     )
 
 
-def _protocol(queries: Queries, classes: list[str], table: StudyTable) -> dict[str, Any]:
+def _protocol(queries: Queries, table: StudyTable, request: Request) -> dict[str, Any]:
+    exclusive = "every image of the studies with exactly one of the classes present"
     return {
         "queries": [
             {"class": label, "query": value}
             for label, value in zip(queries.classes, queries.values, strict=True)
         ],
         "query_file": queries.file,
-        "classes": classes,
-        "candidates": "every image of the studies with exactly one of the classes present",
+        "classes": list(dict.fromkeys(queries.classes)),
+        "candidates": exclusive if request.candidates is None else "every image of the list",
+        "candidate_file": request.candidates,
         "relevance": "the candidate's label of the query's class is 1",
+        "ranked_by": SCORES[request.score],
         "ties": "irrelevant candidates rank before relevant ones",
         "resampled": "the patients of the candidates; the queries stay",
         "gallery_size": len(table.image_study),

@@ -1,27 +1,36 @@
 """Embeds the images and texts of a prepared split, a block of studies at a time.
 
-What evaluation needs of a model is the `ImageTextEncoder` protocol, which `medclip_jax.load`
-satisfies.
+What evaluation needs of a model are the protocols `ImageTextEncoder` and, where something of an
+image or a report is hidden, `MaskedEncoder`; what `medclip_jax.load` returns satisfies both.
 """
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, compress
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from tqdm import tqdm
 
-from medclip_jax.data.reports import normalize_sentence, select_sections
+from medclip_jax.data.reports import DEFAULT_SECTIONS, normalize_sentence, select_sections
 from medclip_jax.data.studies import Study
+from medclip_jax.data.tokenizer import Tokenizer
 from medclip_jax.errors import UserError
 
 _STUDIES_AT_ONCE = 512
 
 
 class ImageTextEncoder(Protocol):
-    """What evaluation asks of an encoder; `medclip_jax.inference.Encoder` is one."""
+    """What evaluation asks of an encoder; `medclip_jax.inference.Encoder` is one.
+
+    A method whose part the model does not have raises a `UserError`.
+    """
+
+    @property
+    def config(self) -> Any:
+        """The config of the run."""
+        ...
 
     @property
     def temperature(self) -> float:
@@ -40,8 +49,74 @@ class ImageTextEncoder(Protocol):
         """Pooled features before the projection."""
         ...
 
-    def randomly_initialized(self, seed: int = 0) -> "ImageTextEncoder":
+    def match(
+        self, images: Sequence[Any], texts: Sequence[str], *, progress: bool = False
+    ) -> Float[np.ndarray, "images texts"]:
+        """The matching head's logit of every pair; above 0 it says that they belong together."""
+        ...
+
+    def caption_scores(
+        self, images: Sequence[Any], texts: Sequence[str], *, progress: bool = False
+    ) -> Float[np.ndarray, "images texts"]:
+        """The mean log-likelihood of a token of each text, given each image."""
+        ...
+
+    def generate_reports(
+        self,
+        images: Sequence[Any],
+        *,
+        method: str = "greedy",
+        num_beams: int = 4,
+        length_penalty: float = 1.0,
+        top_p: float = 0.9,
+        seed: int = 0,
+        progress: bool = False,
+    ) -> list[str]:
+        """A report of each image; `method` is "greedy", "beam" or "nucleus"."""
+        ...
+
+    def randomly_initialized(self, seed: int = 0) -> Self:
         """The same architecture and tokenizer with fresh weights."""
+        ...
+
+
+class MaskedEncoder(ImageTextEncoder, Protocol):
+    """An encoder that regenerates what is hidden of an image, or fills gaps of a report."""
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """What turns texts into token ids."""
+        ...
+
+    @property
+    def patch_grid(self) -> tuple[int, int]:
+        """Rows and columns of the patches of a view."""
+        ...
+
+    def view(self, images: Sequence[Any]) -> Float[np.ndarray, "images size size"]:
+        """The images as the model sees them, grey from 0 to 1: padded squares, resized."""
+        ...
+
+    def regenerate(
+        self,
+        images: Sequence[Any],
+        patch_masks: Bool[np.ndarray, "images patches"],
+        texts: Sequence[str] | None,
+    ) -> Float[np.ndarray, "images size size"]:
+        """The views with the patches where the mask is true as the model regenerates them.
+
+        It sees the other patches and the text; None or an empty text is no text.
+        """
+        ...
+
+    def fill_masks(
+        self,
+        token_ids: Int[np.ndarray, "texts length"],
+        token_mask: Bool[np.ndarray, "texts length"],
+        is_masked: Bool[np.ndarray, "texts length"],
+        images: Sequence[Any] | None,
+    ) -> Int[np.ndarray, "texts length"]:
+        """The likeliest token where `is_masked` is true, the given one elsewhere."""
         ...
 
 
@@ -68,7 +143,7 @@ class StudyTable:
         rows: Position of each study in the split.
         study_ids: Their names.
         patient_ids: Their patients.
-        texts: The findings and impression of their reports.
+        texts: The sections that were asked for of their reports.
         labels: 1 present, 0 absent, NaN unknown.
         image_study: For each image, in order, the index of its study in this table.
         image_number: For each image its place within its study.
@@ -125,17 +200,9 @@ class BothEncoders:
     trained_images: Float[np.ndarray, "images dim"]
     random_images: Float[np.ndarray, "images dim"]
 
-    def subset(self, images: Bool[np.ndarray, "images"]) -> "BothEncoders":
-        """The same encoders with the images where `images` is true."""
-        return dataclasses.replace(
-            self,
-            trained_images=self.trained_images[images],
-            random_images=self.random_images[images],
-        )
 
-
-def read_table(studies: Studies) -> StudyTable:
-    """Lists the studies that have an image.
+def read_table(studies: Studies, sections: Sequence[str] = DEFAULT_SECTIONS) -> StudyTable:
+    """Lists the studies that have an image, with these sections of their reports.
 
     Raises:
         UserError: there is none.
@@ -150,7 +217,7 @@ def read_table(studies: Studies) -> StudyTable:
             continue
         image_study += [len(kept)] * len(study.images)
         image_number += range(len(study.images))
-        text = select_sections(study.report)
+        text = select_sections(study.report, sections)
         kept.append((row, study.study_id, study.patient_id, text))
         labels.append(study.labels)
     if not kept:
@@ -185,13 +252,25 @@ def encode_images(
     description: str,
 ) -> Float[np.ndarray, "images dim"]:
     """Applies `encode_fn` to all images of the table, holding one block of images at a time."""
-    blocks = []
+    blocks = image_blocks(studies, table, description)
+    return np.concatenate([np.asarray(encode_fn(images), np.float32) for _, images in blocks])
+
+
+def image_blocks(
+    studies: Studies, table: StudyTable, description: str
+) -> Iterator[tuple[slice, list[bytes]]]:
+    """The images of the table, a block of studies at a time, with a progress bar.
+
+    Yields:
+        Which images of the table they are, and the encoded images.
+    """
+    start = 0
     with tqdm(total=len(table.image_study), desc=description, unit="image", disable=None) as bar:
         for block in _blocks(studies, table.rows.tolist()):
             images = [image for study in block for image in study.images]
-            blocks.append(np.asarray(encode_fn(images), np.float32))
+            yield slice(start, start + len(images)), images
+            start += len(images)
             bar.update(len(images))
-    return np.concatenate(blocks)
 
 
 def _blocks(studies: Studies, rows: Sequence[int]) -> Iterator[list[Study]]:

@@ -11,7 +11,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from medclip_jax.data.reports import DEFAULT_SECTIONS
-from medclip_jax.evaluate.encode import BothEncoders, StudyTable, text_groups
+from medclip_jax.evaluate.encode import StudyTable, text_groups
+from medclip_jax.evaluate.pair_scoring import SCORES, BothScorers, PairScores
 from medclip_jax.evaluate.ranking import Search, chance_metrics, rank_metrics, search
 from medclip_jax.evaluate.request import Request
 from medclip_jax.evaluate.result import EvaluationResult, summarize
@@ -62,19 +63,13 @@ class InstanceRetrieval:
     text_to_image: Search
 
     @classmethod
-    def search(
-        cls,
-        image_embeddings: Float[np.ndarray, "images dim"],
-        text_embeddings: Float[np.ndarray, "texts dim"],
-        pairing: Pairing,
-    ) -> "InstanceRetrieval":
+    def search(cls, scores: PairScores, pairing: Pairing) -> "InstanceRetrieval":
         """Searches the merged texts for every image, and all images for every merged text."""
-        texts = np.arange(len(text_embeddings))
-        images = pairing.image_text
+        texts, images = np.arange(len(pairing.first_study)), pairing.image_text
         return cls(
             pairing,
-            search(image_embeddings, text_embeddings, images, texts),
-            search(text_embeddings, image_embeddings, texts, images),
+            search(scores.of_images, images, texts),
+            search(scores.of_texts, texts, images),
         )
 
     def __call__(self, weights: Float[np.ndarray, "studies"]) -> dict[str, float]:
@@ -98,16 +93,40 @@ def _prefixed(to_text: dict[str, float], to_image: dict[str, float]) -> dict[str
     }
 
 
-def evaluate_instances(both: BothEncoders, table: StudyTable, request: Request) -> EvaluationResult:
-    """Runs both searches with both encoders, on the studies that have a text."""
-    has_text = np.array([bool(text) for text in table.texts])
-    both, table = both.subset(has_text[table.image_study]), table.subset(has_text)
-    pairing = Pairing.from_table(table)
-    texts = [table.texts[study] for study in pairing.first_study]
-    trained = InstanceRetrieval.search(
-        both.trained_images, both.trained.embed_texts(texts), pairing
-    )
-    random = InstanceRetrieval.search(both.random_images, both.random.embed_texts(texts), pairing)
+@dataclasses.dataclass(frozen=True)
+class InstanceScores:
+    """The studies that have a text, and the scores of their images with the merged texts.
+
+    Attributes:
+        table: The studies.
+        pairing: Which image belongs to which text.
+        trained: The encoder's scores.
+        random: Those of its random initialisation.
+        num_without_text: How many studies were left out.
+    """
+
+    table: StudyTable
+    pairing: Pairing
+    trained: PairScores
+    random: PairScores
+    num_without_text: int
+
+    @classmethod
+    def from_scorers(cls, both: BothScorers) -> "InstanceScores":
+        """Merges the texts and scores them with both encoders."""
+        has_text = np.array([bool(text) for text in both.table.texts])
+        both = both.subset(has_text)
+        pairing = Pairing.from_table(both.table)
+        texts = [both.table.texts[study] for study in pairing.first_study]
+        trained, random = both.trained.score_texts(texts), both.random.score_texts(texts)
+        return cls(both.table, pairing, trained, random, int(np.sum(~has_text)))
+
+
+def evaluate_instances(scores: InstanceScores, request: Request) -> EvaluationResult:
+    """Runs both searches with both encoders."""
+    table, pairing = scores.table, scores.pairing
+    trained = InstanceRetrieval.search(scores.trained, pairing)
+    random = InstanceRetrieval.search(scores.random, pairing)
     metrics, intervals, bootstrap = summarize(
         trained,
         random,
@@ -122,12 +141,13 @@ def evaluate_instances(both: BothEncoders, table: StudyTable, request: Request) 
         confidence_intervals=intervals,
         num_examples=len(table.study_ids),
         num_patients=table.num_patients,
-        protocol=_protocol(pairing, int(np.sum(~has_text))) | bootstrap,
+        protocol={"ranked_by": SCORES[request.score]} | _protocol(scores) | bootstrap,
         arrays=table.arrays() | _arrays(trained, random),
     )
 
 
-def _protocol(pairing: Pairing, num_without_text: int) -> dict[str, Any]:
+def _protocol(scores: InstanceScores) -> dict[str, Any]:
+    num_images, num_texts = len(scores.pairing.image_study), len(scores.pairing.first_study)
     return {
         "relevance": "own report: images and reports of studies with the same normalised text",
         "text": "the report's sections, truncated by the tokenizer; equal texts are merged "
@@ -135,13 +155,10 @@ def _protocol(pairing: Pairing, num_without_text: int) -> dict[str, Any]:
         "sections": DEFAULT_SECTIONS,
         "image_queries": "every image of every study; all images of a study are correct",
         "ties": "a wrong entry that ties with the best correct one ranks before it",
-        "num_images": len(pairing.image_study),
-        "num_texts": len(pairing.first_study),
-        "gallery_size": {
-            "image_to_text": len(pairing.first_study),
-            "text_to_image": len(pairing.image_study),
-        },
-        "studies_left_out_without_text": num_without_text,
+        "num_images": num_images,
+        "num_texts": num_texts,
+        "gallery_size": {"image_to_text": num_texts, "text_to_image": num_images},
+        "studies_left_out_without_text": scores.num_without_text,
     }
 
 

@@ -2,12 +2,13 @@
 
 Features are those before the projection, standardised with the training rows' statistics. Each
 image of a study is a row; a study's score is the mean probability of its images. The penalty of
-each label is the one with the best validation AUROC.
+each label is the one with the best validation AUROC. At a label budget the probe is fitted to a
+subset of the training studies, and the penalty chosen on the same validation studies.
 """
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -19,11 +20,12 @@ from medclip_jax.evaluate.encode import (
     Studies,
     StudyTable,
     encode_images,
-    read_table,
-    select_labels,
     study_means,
 )
+from medclip_jax.evaluate.label_budgets import Budgets, add_budgets
 from medclip_jax.evaluate.label_scoring import score_studies
+from medclip_jax.evaluate.label_subsets import LabelSubset
+from medclip_jax.evaluate.labelled_splits import LabelledSplits
 from medclip_jax.evaluate.logistic_regression import (
     INVERSE_PENALTIES,
     LinearProbe,
@@ -31,8 +33,6 @@ from medclip_jax.evaluate.logistic_regression import (
 )
 from medclip_jax.evaluate.request import Request
 from medclip_jax.evaluate.result import EvaluationResult
-
-HELD_OUT_FRACTION = 0.2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,39 +72,43 @@ class ProbeData:
     final: Rows
     report: Rows
 
+
+@dataclasses.dataclass(frozen=True)
+class FrozenFeatures:
+    """The features of every split by one encoder, computed once, and the probes on them."""
+
+    data: LabelledSplits
+    rows: Mapping[str, Rows]
+
     @classmethod
-    def from_splits(
-        cls,
-        rows: Mapping[str, Rows],
-        report_split: str,
-        held_out: Bool[np.ndarray, "studies"] | None,
-    ) -> "ProbeData":
-        """Chooses on `validation`, or on the held-out studies of `train` where there are some."""
-        train, report = rows["train"], rows[report_split]
-        if held_out is None:
-            return cls(train, rows["validation"], train, report)
-        return cls(train.subset(~held_out), train.subset(held_out), train, report)
+    def compute(cls, encoder: ImageTextEncoder, data: LabelledSplits, note: str = "") -> Self:
+        """Encodes all images; `note` goes into the progress bars."""
+        rows = {}
+        for split, table in data.tables.items():
+            features = encode_images(
+                encoder.image_features, data.studies[split], table, split + note
+            )
+            rows[split] = Rows(features, table)
+        return cls(data, rows)
 
+    def probe_all(self) -> tuple[Float[np.ndarray, "studies labels"], dict[str, dict[str, Any]]]:
+        """`probe_labels` with every training label; the final fit is to the held-out ones too."""
+        train = self.rows["train"]
+        fitted = train if self.data.held_out is None else train.subset(self.data.fitted)
+        return self._probe(fitted, final=train)
 
-def held_out_studies(patient_ids: Sequence[str], seed: int) -> Bool[np.ndarray, "studies"]:
-    """The studies of a random fifth of the patients."""
-    patients, patient_of_study = np.unique(np.asarray(patient_ids), return_inverse=True)
-    order = np.random.default_rng(seed).permutation(len(patients))
-    held_out = order < np.ceil(HELD_OUT_FRACTION * len(patients))
-    return held_out[patient_of_study]
+    def probe_subset(self, subset: LabelSubset) -> Float[np.ndarray, "studies labels"]:
+        """The scores of the studies to report on by probes that know the labels of a subset."""
+        fitted = self.rows["train"].subset(subset.studies)
+        return self._probe(fitted, final=fitted)[0]
 
-
-def check_disjoint(tables: Mapping[str, StudyTable]) -> None:
-    """Raises a UserError that names a patient who is in two splits."""
-    split_of_patient: dict[str, str] = {}
-    for split, table in tables.items():
-        for patient in table.patient_ids:
-            other = split_of_patient.setdefault(patient, split)
-            if other != split:
-                raise UserError(
-                    f"patient {patient!r} is in both {other} and {split}: "
-                    "rebuild the set with splits that share no patient"
-                )
+    def _probe(
+        self, fitted: Rows, final: Rows
+    ) -> tuple[Float[np.ndarray, "studies labels"], dict[str, dict[str, Any]]]:
+        split, studies = self.data.validation
+        validation = self.rows[split].subset(studies)
+        data = ProbeData(fitted, validation, final, self.rows[self.data.report_split])
+        return probe_labels(data, self.data.label_names)
 
 
 def probe_labels(
@@ -147,9 +151,14 @@ def probe_labels(
 def _fit(
     rows: Rows, column: int, inverse_penalties: Sequence[float] = INVERSE_PENALTIES
 ) -> list[LinearProbe]:
+    """The probes of a label; where its rows have one class only, probes that know nothing."""
     labels = rows.image_labels[:, column]
     known = ~np.isnan(labels)
-    return fit_probes(rows.features[known], labels[known] > 0.5, inverse_penalties)
+    targets = labels[known] > 0.5
+    if np.unique(targets).size < 2:
+        nothing = np.zeros(rows.features.shape[1])
+        return [LinearProbe(nothing, 0.0, penalty, True) for penalty in inverse_penalties]
+    return fit_probes(rows.features[known], targets, inverse_penalties)
 
 
 def _validate(rows: Rows, column: int, probes: Sequence[LinearProbe]) -> list[float]:
@@ -172,91 +181,44 @@ def evaluate(
     Where there is no validation split, or it is the one reported on, the penalty is chosen on a
     fifth of the training patients, and the probe is then fitted to all of them.
 
+    With `request.fractions` the probe is also fitted to subsets of the labels; see
+    `label_budgets.add_budgets`. Their budgets are shares of the studies that are not held out, and
+    the probe of a subset is fitted to nothing else. A label with one class in a subset gets the
+    same score for every study, an AUROC of one half.
+
     Raises:
-        UserError: a split is missing, has no labels, or shares a patient with another.
+        UserError: a split is missing, has no labels, or shares a patient with another; a budget
+            is not possible.
     """
-    splits = _open_splits(open_studies, request.split)
-    tables = {split: read_table(studies) for split, studies in splits.items()}
-    check_disjoint(tables)
-    train = tables["train"]
-    held_out = None
-    if "validation" not in tables or request.split == "validation":
-        held_out = held_out_studies(train.patient_ids, request.seed)
-    label_names = splits["train"].label_names
-    wanted = select_labels(label_names, request.labels)
-    fitted = train.labels if held_out is None else train.labels[~held_out]
-    columns = _trainable(fitted, wanted, label_names)
-    names = [label_names[column] for column in columns]
-
-    def probe(model: ImageTextEncoder, note: str) -> tuple[np.ndarray, dict[str, Any]]:
-        rows = {}
-        for split, table in tables.items():
-            features = encode_images(model.image_features, splits[split], table, split + note)
-            rows[split] = Rows(features, table.with_labels(columns))
-        return probe_labels(ProbeData.from_splits(rows, request.split, held_out), names)
-
-    scores, chosen = probe(encoder, "")
-    random_scores, random_chosen = probe(
-        encoder.randomly_initialized(request.seed), ", random initialisation"
+    data = LabelledSplits.open(open_studies, request)
+    budgets = Budgets.draw(data, request.fractions, request) if request.fractions else None
+    trained = FrozenFeatures.compute(encoder, data)
+    random = FrozenFeatures.compute(
+        encoder.randomly_initialized(request.seed), data, ", random initialisation"
     )
-    return score_studies(
-        tables[request.split].with_labels(columns),
-        names,
+    scores, chosen = trained.probe_all()
+    random_scores, random_chosen = random.probe_all()
+    chosen_protocol = {"chosen": chosen, "chosen_random_initialization": random_chosen}
+    result = score_studies(
+        data.report,
+        data.label_names,
         scores,
         random_scores,
         request,
-        _protocol(tables, held_out)
-        | {
-            "labels_left_out": [label_names[i] for i in wanted if i not in columns],
-            "chosen": chosen,
-            "chosen_random_initialization": random_chosen,
-        },
+        _protocol(data) | chosen_protocol,
     )
+    if budgets is None:
+        return result
+    return add_budgets(result, data, budgets, request, trained.probe_subset, random.probe_subset)
 
 
-def _open_splits(open_studies: Callable[[str], Studies], report_split: str) -> dict[str, Studies]:
-    if report_split == "train":
-        raise UserError("linear-probe is trained on train: evaluate another --split")
-    splits = {"train": open_studies("train"), report_split: open_studies(report_split)}
-    if report_split != "validation":
-        try:
-            splits["validation"] = open_studies("validation")
-        except UserError:  # the set has none; its train split opened above
-            pass
-    return splits
-
-
-def _trainable(
-    labels: Float[np.ndarray, "studies labels"], wanted: Sequence[int], label_names: Sequence[str]
-) -> list[int]:
-    columns = [
-        column
-        for column in wanted
-        if np.any(labels[:, column] > 0.5) and np.any(labels[:, column] <= 0.5)
-    ]
-    if not columns:
-        names = ", ".join(label_names[column] for column in wanted)
-        raise UserError(f"the training studies have one class only of {names}; name other --labels")
-    return columns
-
-
-def _protocol(
-    tables: Mapping[str, StudyTable], held_out: Bool[np.ndarray, "studies"] | None
-) -> dict[str, Any]:
-    chosen_on = "validation" if held_out is None else "a random fifth of the training patients"
+def _protocol(data: LabelledSplits) -> dict[str, Any]:
     return {
         "features": "image encoder, before the projection; standardised on the training rows",
         "classifier": "logistic regression (scikit-learn, L-BFGS to convergence), one a label",
         "inverse_penalties": INVERSE_PENALTIES,
-        "penalty_chosen_on": chosen_on,
+        "penalty_chosen_on": data.chosen_on,
         "final_fit_on": "train",
         "aggregation": "each image is a row; mean probability of the images of a study",
-        "splits": {
-            split: {
-                "studies": len(table.study_ids),
-                "images": len(table.image_study),
-                "patients": table.num_patients,
-            }
-            for split, table in tables.items()
-        },
+        **data.protocol(),
     }

@@ -1,4 +1,4 @@
-"""Ranks of a nearest-neighbour search and the figures made of them: recall, median rank, MRR.
+"""Ranks of a search by score and the figures made of them: recall, median rank, MRR.
 
 A query is answered by the first correct entry of the gallery. A tie with a wrong entry counts
 against the query, so an encoder that maps everything to one point has the worst ranks, not the
@@ -6,7 +6,7 @@ best.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -24,7 +24,7 @@ class Search:
     Attributes:
         ranks: Rank (from 1) of the first correct entry for each query.
         neighbors: The best entries of each query, best first.
-        similarities: Their cosine similarities.
+        similarities: Their scores.
     """
 
     ranks: Int[np.ndarray, "queries"]
@@ -33,19 +33,24 @@ class Search:
 
 
 def search(
-    queries: Float[np.ndarray, "queries dim"],
-    gallery: Float[np.ndarray, "gallery dim"],
+    scores_of: Callable[[slice], Float[np.ndarray, "block gallery"]],
     query_groups: Int[np.ndarray, "queries"],
     gallery_groups: Int[np.ndarray, "gallery"],
 ) -> Search:
-    """Ranks the gallery by inner product; an entry is correct if its group is the query's.
+    """Ranks the gallery by score, highest first; an entry is correct if its group is the query's.
 
-    Every query must have a correct entry. Memory is 1024 rows of the similarity matrix.
+    Every query must have a correct entry.
+
+    Args:
+        scores_of: The scores of some queries with the whole gallery; it is asked for 1024 queries
+            at a time, so that the matrix of all need never exist.
+        query_groups: Group of each query.
+        gallery_groups: Group of each entry.
     """
     ranks, neighbors, similarities = [], [], []
-    for start in range(0, len(queries), _QUERIES_AT_ONCE):
+    for start in range(0, len(query_groups), _QUERIES_AT_ONCE):
         rows = slice(start, start + _QUERIES_AT_ONCE)
-        similarity = queries[rows] @ gallery.T
+        similarity = scores_of(rows)
         correct = query_groups[rows, None] == gallery_groups[None]
         best = np.where(correct, similarity, -np.inf).max(axis=1, keepdims=True)
         ranks.append(1 + np.sum(~correct & (similarity >= best), axis=1))

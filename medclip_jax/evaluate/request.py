@@ -10,22 +10,51 @@ class Request:
 
     Attributes:
         dataset: `NAME` or `NAME/CONFIG` of a prepared set.
+        task: Name of the task.
         split: Its split.
         data_dir: Where prepared sets lie; None is $TFDS_DATA_DIR, else TFDS's default.
         labels: Labels to evaluate (zero-shot, linear-probe); none named is all.
         prompts: JSON file of zero-shot prompts instead of the defaults.
         queries: CSVs of class queries (retrieval): `Variable,Text` or `Variable,Path`.
-        image_root: Folder that `Path` of the queries is relative to; None is each CSV's own.
+        candidates: CSV of candidate images of class retrieval, in CheXpert's columns.
+        image_root: Folder that `Path` of queries and candidates is relative to; None is each CSV's
+            own.
+        score: What ranks pairs (retrieval): "embeddings", "matching" or "captioning".
+        fractions: Label budgets (linear-probe, finetune, label-efficiency): a share of the training
+            studies up to 1, a number of studies above.
+        num_seeds: Draws of the label subsets.
+        compare: Other checkpoints to draw beside this one (label-efficiency).
+        modes: "linear" and "finetune" (label-efficiency).
+        method: "greedy", "beam" or "nucleus" (report-generation).
+        scales: Sides of the masked blocks in patches (regeneration).
+        ratios: Shares of the patches to mask (regeneration).
+        output: Folder for the figures' JSON, and for lists and pictures below it.
         num_resamples: Resamples of the bootstrap.
-        seed: Seed of the bootstrap and of the random initialisation.
+        seed: Seed of the bootstrap, of the random initialisation and of every draw.
     """
 
     dataset: str
+    task: str = ""
     split: str = "test"
     data_dir: Path | None = None
     labels: tuple[str, ...] = ()
     prompts: Path | None = None
     queries: tuple[Path, ...] = ()
+    candidates: Path | None = None
     image_root: Path | None = None
+    score: str = "embeddings"
+    fractions: tuple[float, ...] = ()
+    num_seeds: int = 3
+    compare: tuple[Path, ...] = ()
+    modes: tuple[str, ...] = ("linear",)
+    method: str = "greedy"
+    scales: tuple[int, ...] = (1, 2, 4)
+    ratios: tuple[float, ...] = (0.25, 0.5, 0.75)
+    output: Path = Path("evaluations")
     num_resamples: int = 1000
     seed: int = 0
+
+    @property
+    def folder(self) -> Path:
+        """Where lists, figures and pictures beside the JSON go."""
+        return self.output / f"{self.task}-{self.dataset.replace('/', '_')}-{self.split}"

@@ -3,7 +3,7 @@
 import dataclasses
 import importlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +16,22 @@ if TYPE_CHECKING:
 
 # Task to the module of this package whose `evaluate` runs it, and the options it takes.
 TASKS = {
-    "retrieval": ("retrieval", ("queries", "image_root")),
+    "retrieval": ("retrieval", ("queries", "candidates", "image_root", "score")),
     "zero-shot": ("zero_shot", ("labels", "prompts")),
-    "linear-probe": ("linear_probe", ("labels",)),
+    "linear-probe": ("linear_probe", ("labels", "fractions", "num_seeds")),
+    "finetune": ("finetune", ("labels", "fractions", "num_seeds")),
+    "label-efficiency": (
+        "label_efficiency",
+        ("labels", "fractions", "num_seeds", "compare", "modes"),
+    ),
+    "regeneration": ("regeneration", ("scales", "ratios")),
+    "report-generation": ("report_generation", ("method",)),
+}
+
+CHOICES = {
+    "score": ("embeddings", "matching", "captioning"),
+    "modes": ("linear", "finetune"),
+    "method": ("greedy", "beam", "nucleus"),
 }
 
 
@@ -30,15 +43,12 @@ def run_task(
     split: str = "test",
     data_dir: Path | None = None,
     output: Path | None = None,
-    labels: Sequence[str] = (),
-    prompts: Path | None = None,
-    queries: Sequence[Path] = (),
-    image_root: Path | None = None,
+    **options: Any,
 ) -> "tuple[EvaluationResult, Path]":
     """Evaluates a run's workdir or an export, prints the figures and writes them.
 
-    They go to `output`, or to `checkpoint/evaluations`. The other arguments are the fields of
-    `Request`, which says more; an option that the task has no use for is refused.
+    They go to `output`, or to `checkpoint/evaluations`. The options are the fields of `Request`,
+    which says more; one that the task has no use for is refused, and None is the default.
 
     Returns:
         The result and the path of its JSON.
@@ -46,8 +56,8 @@ def run_task(
     Raises:
         UserError: the task, an option, the checkpoint, the set or the split is not there.
     """
-    options = {"labels": labels, "prompts": prompts, "queries": queries, "image_root": image_root}
-    request = make_request(task, dataset, split, data_dir, options)
+    output = Path(output or Path(checkpoint) / "evaluations")
+    request = make_request(task, dataset, split, data_dir, output, options)
     # Imported here so that naming the tasks, as --help does, is quick.
     from medclip_jax.data.datasets import default_data_dir, open_split
     from medclip_jax.evaluate.table import print_result
@@ -66,21 +76,37 @@ def run_task(
         "data_dir": os.path.abspath(default_data_dir(data_dir)),
     }
     result = dataclasses.replace(result, protocol=protocol | result.protocol)
-    path = result.write(Path(output or Path(checkpoint) / "evaluations"), task, dataset, split)
+    path = result.write(output, task, dataset, split)
     print_result(result, f"{task} on {dataset}, {split} split")
     print(f"written to {path}")
     return result, path
 
 
 def make_request(
-    task: str, dataset: str, split: str, data_dir: Path | None, options: Mapping[str, Any]
+    task: str,
+    dataset: str,
+    split: str,
+    data_dir: Path | None,
+    output: Path,
+    options: Mapping[str, Any],
 ) -> Request:
     """The request of a task; raises a UserError for an unknown task or an option it has not."""
     if task not in TASKS:
         raise UserError(f"no task {task!r}; there are {', '.join(TASKS)}")
-    given = {name: value for name, value in options.items() if value}
+    given = {name: value for name, value in options.items() if value not in (None, ())}
     for name in given:
         if name not in TASKS[task][1]:
-            flags = ", ".join("--" + option.replace("_", "-") for option in TASKS[task][1])
-            raise UserError(f"{task} has no option --{name.replace('_', '-')}; it has {flags}")
-    return Request(dataset=dataset, split=split, data_dir=data_dir, **given)
+            flags = ", ".join(map(_flag, TASKS[task][1]))
+            raise UserError(f"{task} has no option {_flag(name)}; it has {flags}")
+    for name, allowed in CHOICES.items():
+        chosen = given.get(name, ())
+        for value in (chosen,) if isinstance(chosen, str) else chosen:
+            if value not in allowed:
+                raise UserError(f"{_flag(name)} is {value!r}; give one of {', '.join(allowed)}")
+    return Request(
+        dataset=dataset, split=split, data_dir=data_dir, output=output, task=task, **given
+    )
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")

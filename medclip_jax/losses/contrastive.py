@@ -11,8 +11,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
+from medclip_jax.losses.means import masked_mean
 from medclip_jax.losses.pairs import (
     MASKED,
     Rows,
@@ -45,6 +46,7 @@ def info_nce(
     temperature: float | Float[Array, ""],
     image_to_text_weight: float = 0.5,
     group_ids: Int[Array, "batch *keys"] | None = None,
+    mask: Bool[Array, " batch"] | None = None,
     tile_size: int | None = None,
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
     """Bidirectional InfoNCE over the batch (ConVIRT, arXiv 2010.00747, equations 2 to 4).
@@ -62,6 +64,8 @@ def info_nce(
       image_to_text_weight: ConVIRT's lambda: the weight of the image's choice among the texts.
       group_ids: [N] or [N, K]. Rows that agree in any of the K columns are siblings: they are left
         out of one another's negatives, and are not counted as positives.
+      mask: the rows that are a complete pair; None for all. The others are neither positives nor
+        negatives: loss and gradient are those of the batch without them, and 0 if none is left.
       tile_size: None computes the [N, N] matrix at once. A number computes that many columns at a
         time, and again for the gradient: the same loss in memory linear in N.
 
@@ -73,27 +77,37 @@ def info_nce(
       ValueError: if the shapes do not fit one another, or `tile_size` is less than one.
     """
     temperature = jnp.asarray(temperature, jnp.float32)
-    images, texts = make_rows(image_embeddings, text_embeddings, group_ids, 1.0 / temperature)
+    images, texts = make_rows(image_embeddings, text_embeddings, group_ids, mask, 1.0 / temperature)
     tile_size = check_tile_size(tile_size, images.size)
     if tile_size is None:
-        summary = _dense_summary(images, texts)
+        summary = summarize(negative_logits(images, texts))
     else:
         summary = _tiled_summary(images, texts, tile_size)
     positive = row_products(images.embeddings, texts.embeddings)
-    image_to_text = jnp.mean(jax.nn.softplus(summary.image_logsumexp - positive))
-    text_to_image = jnp.mean(jax.nn.softplus(summary.text_logsumexp - positive))
+    loss, metrics = cross_entropies(positive, summary, image_to_text_weight, mask)
+    return loss, metrics | {"temperature": jax.lax.stop_gradient(temperature)}
+
+
+def cross_entropies(
+    positive: Float[Array, " batch"],
+    summary: Summary,
+    image_to_text_weight: float,
+    mask: Bool[Array, " batch"] | None,
+) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+    """The loss of both directions and its metrics, from the logits of the pairs and `summary`."""
+    image_to_text = masked_mean(jax.nn.softplus(summary.image_logsumexp - positive), mask)
+    text_to_image = masked_mean(jax.nn.softplus(summary.text_logsumexp - positive), mask)
     loss = image_to_text_weight * image_to_text + (1.0 - image_to_text_weight) * text_to_image
     metrics = {
         "image_to_text_loss": image_to_text,
         "text_to_image_loss": text_to_image,
-        "temperature": temperature,
-        **accuracies(positive, summary.image_max, summary.text_max),
+        **accuracies(positive, summary.image_max, summary.text_max, mask),
     }
     return loss, jax.lax.stop_gradient(metrics)
 
 
-def _dense_summary(images: Rows, texts: Rows) -> Summary:
-    logits = negative_logits(images, texts)
+def summarize(logits: Float[Array, "images texts"]) -> Summary:
+    """The summary of a whole matrix of the negatives' logits, which is MASKED elsewhere."""
     image_logsumexp, image_max = _logsumexp(logits, axis=1)
     text_logsumexp, text_max = _logsumexp(logits, axis=0)
     return Summary(image_logsumexp, text_logsumexp, image_max, text_max)
@@ -111,7 +125,7 @@ def _logsumexp(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _tiled_summary(images: Rows, texts: Rows, tile_size: int) -> Summary:
-    """`_dense_summary` by one pass over tiles: a tile completes its texts, and updates all images.
+    """`summarize` by one pass over tiles: a tile completes its texts, and updates all images.
 
     The sum of an image is kept relative to the largest logit seen so far (online logsumexp).
     """

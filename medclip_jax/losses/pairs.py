@@ -11,14 +11,19 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
+from medclip_jax.losses.means import masked_mean
+
 # Stands for -inf: finite, so that a row without any negative gives a zero and not a NaN.
 MASKED = -1e30
 
 
 class Rows(NamedTuple):
-    """Embeddings in float32 with their place in the batch and the groups that they belong to."""
+    """Embeddings in float32 with their place in the batch and the groups that they belong to.
 
-    embeddings: Float[Array, "rows dim"]
+    A row that is not a complete pair has the batch size for its place, like padding.
+    """
+
+    embeddings: Float[Array, "rows *dim"]
     places: Int[Array, " rows"]
     groups: Int[Array, "rows keys"] | None
 
@@ -37,12 +42,14 @@ def make_rows(
     image_embeddings: Float[Array, "batch dim"],
     text_embeddings: Float[Array, "batch dim"],
     group_ids: Int[Array, "batch *keys"] | None,
+    mask: Bool[Array, " batch"] | None,
     scale: Float[Array, ""],
 ) -> tuple[Rows, Rows]:
     """The images with length `scale` and the texts with length one: the logits are their products.
 
     Raises:
-      ValueError: if the embeddings are not both [N, D], or `group_ids` is not [N] or [N, K].
+      ValueError: if the embeddings are not both [N, D], `group_ids` is not [N] or [N, K], or `mask`
+        is not [N].
     """
     shape = image_embeddings.shape
     if len(shape) != 2 or text_embeddings.shape != shape:
@@ -50,16 +57,48 @@ def make_rows(
             f"image and text embeddings must both be [batch, dim]: got {shape} and "
             f"{text_embeddings.shape}"
         )
-    groups = None
-    if group_ids is not None:
-        if group_ids.ndim not in (1, 2) or group_ids.shape[0] != shape[0]:
-            raise ValueError(
-                f"group_ids must be [{shape[0]}] or [{shape[0]}, keys]: got {group_ids.shape}"
-            )
-        groups = jnp.reshape(group_ids, (shape[0], -1))
-    places = jnp.arange(shape[0])
-    images = with_length(image_embeddings, scale)
-    return Rows(images, places, groups), Rows(with_length(text_embeddings, 1.0), places, groups)
+    places, groups = make_places(shape[0], mask), make_groups(shape[0], group_ids)
+    images = with_length(keep_rows(image_embeddings, mask), scale)
+    texts = with_length(keep_rows(text_embeddings, mask), 1.0)
+    return Rows(images, places, groups), Rows(texts, places, groups)
+
+
+def make_places(size: int, mask: Bool[Array, " batch"] | None) -> Int[Array, " batch"]:
+    """The place of each row in the batch, and `size` for a row that is not a complete pair.
+
+    Raises:
+      ValueError: if `mask` is not [size].
+    """
+    places = jnp.arange(size)
+    if mask is None:
+        return places
+    if mask.shape != (size,):
+        raise ValueError(f"mask must be [{size}]: got {mask.shape}")
+    return jnp.where(mask, places, size)
+
+
+def make_groups(
+    size: int, group_ids: Int[Array, "batch *keys"] | None
+) -> Int[Array, "batch keys"] | None:
+    """`group_ids` with an axis of keys in any case.
+
+    Raises:
+      ValueError: if they are not [size] or [size, K].
+    """
+    if group_ids is None:
+        return None
+    if group_ids.ndim not in (1, 2) or group_ids.shape[0] != size:
+        raise ValueError(f"group_ids must be [{size}] or [{size}, keys]: got {group_ids.shape}")
+    return jnp.reshape(group_ids, (size, -1))
+
+
+def keep_rows(
+    values: Shaped[Array, "batch *rest"], mask: Bool[Array, " batch"] | None
+) -> Shaped[Array, "batch *rest"]:
+    """The rows that count, and zeros for the others: whatever they hold, they get no gradient."""
+    if mask is None:
+        return values
+    return jnp.where(jnp.expand_dims(mask, tuple(range(1, values.ndim))), values, 0)
 
 
 def check_tile_size(tile_size: int | None, batch_size: int) -> int | None:
@@ -74,21 +113,21 @@ def check_tile_size(tile_size: int | None, batch_size: int) -> int | None:
 
 
 def with_length(
-    embeddings: Float[Array, "batch dim"], length: float | Float[Array, ""]
-) -> Float[Array, "batch dim"]:
+    embeddings: Float[Array, "*batch dim"], length: float | Float[Array, ""]
+) -> Float[Array, "*batch dim"]:
     """The rows at the given length, in float32; a row of zeros stays so, with a zero gradient."""
     embeddings = embeddings.astype(jnp.float32)
     squared = row_products(embeddings, embeddings)
     is_zero = squared < 1e-24
     inverse = jnp.where(is_zero, 0.0, jax.lax.rsqrt(jnp.where(is_zero, 1.0, squared)))
-    return embeddings * (inverse * length)[:, None]
+    return embeddings * (inverse * length)[..., None]
 
 
 def row_products(
-    left: Float[Array, "batch dim"], right: Float[Array, "batch dim"]
-) -> Float[Array, " batch"]:
+    left: Float[Array, "*batch dim"], right: Float[Array, "*batch dim"]
+) -> Float[Array, "*batch"]:
     """The inner product of each row of `left` with the same row of `right`."""
-    return jnp.einsum("nd,nd->n", left, right, precision=jax.lax.Precision.HIGHEST)
+    return jnp.einsum("...d,...d->...", left, right, precision=jax.lax.Precision.HIGHEST)
 
 
 def matmul(
@@ -106,10 +145,11 @@ def matmul(
 def negative_mask(images: Rows, texts: Rows) -> Bool[Array, "images texts"]:
     """Which image (row) and text (column) are negatives of one another.
 
-    Excluded are the pair itself, padding, and siblings: rows that agree in any column of `groups`.
+    Excluded are the pair itself, padding, rows that are not a complete pair, and siblings: rows
+    that agree in any column of `groups`.
     """
     mask = images.places[:, None] != texts.places[None, :]
-    mask &= (texts.places < images.size)[None, :]
+    mask &= (images.places < images.size)[:, None] & (texts.places < images.size)[None, :]
     if images.groups is not None and texts.groups is not None:
         for key in range(images.groups.shape[1]):
             mask &= images.groups[:, key, None] != texts.groups[None, :, key]
@@ -155,9 +195,10 @@ def accuracies(
     positive: Float[Array, " batch"],
     hardest_by_image: Float[Array, " batch"],
     hardest_by_text: Float[Array, " batch"],
+    mask: Bool[Array, " batch"] | None,
 ) -> dict[str, Float[Array, ""]]:
     """The share of rows whose own pair is more similar than each negative; a tie is a miss."""
     return {
-        "image_to_text_accuracy": jnp.mean(positive > hardest_by_image),
-        "text_to_image_accuracy": jnp.mean(positive > hardest_by_text),
+        "image_to_text_accuracy": masked_mean(positive > hardest_by_image, mask),
+        "text_to_image_accuracy": masked_mean(positive > hardest_by_text, mask),
     }

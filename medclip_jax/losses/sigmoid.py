@@ -9,8 +9,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
+from medclip_jax.losses.means import count, masked_mean
 from medclip_jax.losses.pairs import (
     MASKED,
     Rows,
@@ -50,6 +51,7 @@ def sigmoid_contrastive(
     temperature: float | Float[Array, ""],
     bias: float | Float[Array, ""],
     group_ids: Int[Array, "batch *keys"] | None = None,
+    mask: Bool[Array, " batch"] | None = None,
     tile_size: int | None = None,
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
     """The sigmoid loss over all pairs of the batch (SigLIP, arXiv 2303.15343, algorithm 1).
@@ -68,6 +70,8 @@ def sigmoid_contrastive(
         are negatives).
       group_ids: [N] or [N, K]. Rows that agree in any of the K columns are siblings: they are left
         out of one another's negatives, and are not counted as positives.
+      mask: the rows that are a complete pair; None for all. The others are neither positives nor
+        negatives: loss and gradient are those of the batch without them, and 0 if none is left.
       tile_size: None computes the [N, N] matrix at once. A number computes that many columns at a
         time: the same loss in memory linear in N.
 
@@ -80,21 +84,21 @@ def sigmoid_contrastive(
       ValueError: if the shapes do not fit one another, or `tile_size` is less than one.
     """
     temperature, bias = jnp.asarray(temperature, jnp.float32), jnp.asarray(bias, jnp.float32)
-    images, texts = make_rows(image_embeddings, text_embeddings, group_ids, 1.0 / temperature)
+    images, texts = make_rows(image_embeddings, text_embeddings, group_ids, mask, 1.0 / temperature)
     tile_size = check_tile_size(tile_size, images.size)
     if tile_size is None:
         summary = _dense_summary(images, texts, bias)
     else:
         summary = _tiled_summary(images, texts, bias, tile_size)
     positive = row_products(images.embeddings, texts.embeddings) + bias
-    positive_loss = jnp.mean(jax.nn.softplus(-positive))
-    negative_loss = summary.softplus_sum / images.size
+    positive_loss = masked_mean(jax.nn.softplus(-positive), mask)
+    negative_loss = summary.softplus_sum / (images.size if mask is None else count(mask))
     metrics = {
         "positive_loss": positive_loss,
         "negative_loss": negative_loss,
         "temperature": temperature,
         "bias": bias,
-        **accuracies(positive, summary.image_max, summary.text_max),
+        **accuracies(positive, summary.image_max, summary.text_max, mask),
     }
     return positive_loss + negative_loss, jax.lax.stop_gradient(metrics)
 

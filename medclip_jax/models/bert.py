@@ -72,6 +72,10 @@ class Bert(nn.Module):
             )(x, token_mask, deterministic)
         return x
 
+    def word_embeddings(self) -> Float[Array, "vocab hidden"]:
+        """The table of word embeddings, for a head that shares it; after the first call."""
+        return self.variables["params"]["embeddings"]["word_embeddings"]["embedding"]
+
 
 class BertEmbeddings(nn.Module):
     """The sum of word, position and segment embeddings, normalised."""

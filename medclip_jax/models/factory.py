@@ -13,6 +13,8 @@ from medclip_jax.errors import UserError
 from medclip_jax.models.bert import Bert
 from medclip_jax.models.heads import ProjectionHead
 from medclip_jax.models.image_text_model import ImageTextModel
+from medclip_jax.models.parts import build_parts, needs_embeddings
+from medclip_jax.models.patches import PatchEmbedding
 from medclip_jax.models.pooling import POOLINGS
 from medclip_jax.models.resnet import ResNet
 from medclip_jax.models.vit import VisionTransformer
@@ -22,11 +24,10 @@ PROJECTIONS = {"nonlinear": True, "linear": False}
 
 
 def build_model(config: ConfigDict, vocab_size: int) -> ImageTextModel:
-    """The model that a run's config describes.
+    """The model that a run's config describes, with the parts that its objectives need.
 
     Args:
-        config: a run's config; read are `image_encoder`, `text_encoder`, `projection`,
-            `temperature`, `sigmoid_bias`, `compute_dtype` and `augmentation.crop_size`.
+        config: a run's config.
         vocab_size: number of the tokenizer's tokens.
 
     Raises:
@@ -46,18 +47,26 @@ def build_model(config: ConfigDict, vocab_size: int) -> ImageTextModel:
     _check_member("image_encoder.channels", config.image_encoder.channels, (1, 3))
     if config.temperature.init <= 0:
         raise UserError(f"temperature.init is {config.temperature.init}: give a number above 0")
+    embeddings = needs_embeddings(config)
     return ImageTextModel(
         image_encoder=build_image(config.image_encoder, config.augmentation.crop_size, dtype),
         text_encoder=build_text(config.text_encoder, vocab_size, dtype),
-        image_projection=projection(),
-        text_projection=projection(),
+        image_projection=projection() if embeddings else None,
+        text_projection=projection() if embeddings else None,
+        image_pooling=config.image_encoder.pooling,
         text_pooling=config.text_encoder.pooling,
         image_channels=config.image_encoder.channels,
         initial_temperature=config.temperature.init,
-        learn_temperature=config.temperature.learnable,
-        # Without the sigmoid loss nothing would train the bias.
+        # Without a loss of the embeddings nothing would train the temperature, or the bias.
+        learn_temperature=config.temperature.learnable and _divides_by_temperature(config),
         initial_bias=config.sigmoid_bias if config.objectives.sigmoid_contrastive.weight else None,
+        **build_parts(config, vocab_size, dtype),
     )
+
+
+def _divides_by_temperature(config: ConfigDict) -> bool:
+    names = ("contrastive", "sigmoid_contrastive", "soft_contrastive", "multi_view_contrastive")
+    return any(config.objectives[name].weight for name in names)
 
 
 def _resnet(
@@ -79,23 +88,31 @@ def _resnet(
 
 
 def _vit(
-    hidden_size: int, num_heads: int, config: ConfigDict, image_size: int, dtype: DTypeLike
+    size: tuple[int, int] | None, config: ConfigDict, image_size: int, dtype: Any
 ) -> nn.Module:
+    """A ViT of 12 layers of `size` (hidden size, heads) and patches of 16, or of its own size."""
     _check_member("image_encoder.pooling", config.pooling, POOLINGS)
-    encoder = VisionTransformer(
+    if size is None:
+        hidden_size, num_heads = config.hidden_size, config.num_heads
+        num_layers, patch_size = config.num_layers, config.patch_size
+    else:
+        (hidden_size, num_heads), num_layers, patch_size = size, 12, 16
+    _check_patch_size(config.name, image_size, patch_size)
+    _check_heads("image_encoder", hidden_size, num_heads)
+    return VisionTransformer(
         hidden_size=hidden_size,
-        num_layers=12,
+        num_layers=num_layers,
         num_heads=num_heads,
+        patch_size=patch_size,
         pooling=config.pooling,
         remat=config.remat,
         dtype=dtype,
     )
-    if image_size % encoder.patch_size:
-        raise UserError(
-            f"augmentation.crop_size {image_size} does not suit {config.name}: "
-            f"give a multiple of its patch size {encoder.patch_size}"
-        )
-    return encoder
+
+
+def _patches(config: ConfigDict, image_size: int, dtype: DTypeLike) -> nn.Module:
+    _check_patch_size(config.name, image_size, config.patch_size)
+    return PatchEmbedding(hidden_size=config.hidden_size, patch_size=config.patch_size, dtype=dtype)
 
 
 def _bert(config: ConfigDict, vocab_size: int, dtype: DTypeLike) -> nn.Module:
@@ -105,11 +122,7 @@ def _bert(config: ConfigDict, vocab_size: int, dtype: DTypeLike) -> nn.Module:
             f"text_encoder.max_position_embeddings {config.max_position_embeddings}: "
             "shorten the texts or raise the latter"
         )
-    if config.hidden_size % config.num_heads:
-        raise UserError(
-            f"text_encoder.hidden_size {config.hidden_size} is not a multiple of "
-            f"text_encoder.num_heads {config.num_heads}"
-        )
+    _check_heads("text_encoder", config.hidden_size, config.num_heads)
     return Bert(
         vocab_size=vocab_size,
         hidden_size=config.hidden_size,
@@ -123,17 +136,41 @@ def _bert(config: ConfigDict, vocab_size: int, dtype: DTypeLike) -> nn.Module:
     )
 
 
+def _no_text(config: ConfigDict, vocab_size: int, dtype: DTypeLike) -> None:
+    return None
+
+
 # Each entry is called with (config.image_encoder, image_size, dtype).
 IMAGE_ENCODERS: dict[str, Callable[[ConfigDict, int, DTypeLike], nn.Module]] = {
     "resnet18": partial(_resnet, (2, 2, 2, 2), False),
     "resnet50": partial(_resnet, (3, 4, 6, 3), True),
-    "vit_tiny": partial(_vit, 192, 3),
-    "vit_small": partial(_vit, 384, 6),
-    "vit_base": partial(_vit, 768, 12),
+    "vit_tiny": partial(_vit, (192, 3)),
+    "vit_small": partial(_vit, (384, 6)),
+    "vit_base": partial(_vit, (768, 12)),
+    "vit": partial(_vit, None),
+    "patches": _patches,
 }
 
 # Each entry is called with (config.text_encoder, vocab_size, dtype).
-TEXT_ENCODERS: dict[str, Callable[[ConfigDict, int, DTypeLike], nn.Module]] = {"bert": _bert}
+TEXT_ENCODERS: dict[str, Callable[[ConfigDict, int, DTypeLike], nn.Module | None]] = {
+    "bert": _bert,
+    "none": _no_text,
+}
+
+
+def _check_patch_size(name: str, image_size: int, patch_size: int) -> None:
+    if image_size % patch_size:
+        raise UserError(
+            f"augmentation.crop_size {image_size} does not suit {name}: "
+            f"give a multiple of its patch size {patch_size}"
+        )
+
+
+def _check_heads(part: str, hidden_size: int, num_heads: int) -> None:
+    if hidden_size % num_heads:
+        raise UserError(
+            f"{part}.hidden_size {hidden_size} is not a multiple of {part}.num_heads {num_heads}"
+        )
 
 
 def _choose(key: str, name: str, table: dict[str, Any]) -> Any:

@@ -1,9 +1,15 @@
-"""Projection heads from an encoder's features into the space that images and texts share."""
+"""Heads: small networks from an encoder's or the fusion's outputs to what an objective needs.
+
+The projections lead into the space that images and texts share; the others give the logit of a
+pair, logits of tokens and the pixels of patches, in float32.
+"""
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
+
+from medclip_jax.models.layers import transformer_init
 
 
 class ProjectionHead(nn.Module):
@@ -43,3 +49,78 @@ def normalize(
     vectors = vectors.astype(jnp.float32)
     squared_length = jnp.sum(vectors**2, axis=-1, keepdims=True)
     return vectors / jnp.sqrt(jnp.maximum(squared_length, epsilon**2))
+
+
+class MatchingHead(nn.Module):
+    """The logit of a pair to be a true match: a network with one hidden layer.
+
+    Attributes:
+        hidden_size: width of the hidden layer.
+    """
+
+    hidden_size: int
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, features: Float[Array, "pairs features"]) -> Float[Array, " pairs"]:
+        """Maps features of pairs, of `pair_features` or of the fusion's class token, to logits."""
+        hidden = nn.relu(nn.Dense(self.hidden_size, dtype=self.dtype, name="hidden")(features))
+        logits = nn.Dense(1, dtype=self.dtype, name="output")(hidden)
+        return logits[:, 0].astype(jnp.float32)
+
+
+def pair_features(
+    image: Float[Array, "pairs dim"], text: Float[Array, "pairs dim"]
+) -> Float[Array, "pairs features"]:
+    """u, v, u * v and |u - v| of two vectors: InferSent's, https://arxiv.org/abs/1705.02364.
+
+    ConVIRT's baseline with a binary loss, https://arxiv.org/abs/2010.00747, has only u and v.
+    """
+    return jnp.concatenate([image, text, image * text, jnp.abs(image - text)], axis=-1)
+
+
+class MaskedLanguageHead(nn.Module):
+    """The head of BERT's masked language model, with the word embeddings as its last matrix."""
+
+    epsilon: float = 1e-12
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self,
+        tokens: Float[Array, "batch length channels"],
+        embedding: Float[Array, "vocab embedding_channels"],
+    ) -> Float[Array, "batch length vocab"]:
+        """Float32 logits of the vocabulary at each token.
+
+        Args:
+            tokens: the transformer's output, of any width.
+            embedding: the table of word embeddings, which is shared.
+        """
+        vocab_size, channels = embedding.shape
+        x = nn.Dense(channels, dtype=self.dtype, kernel_init=transformer_init, name="transform")(
+            tokens
+        )
+        x = nn.LayerNorm(self.epsilon, dtype=self.dtype, name="norm")(nn.gelu(x, approximate=False))
+        bias = self.param("bias", nn.initializers.zeros, (vocab_size,))
+        logits = jnp.einsum(
+            "blc,vc->blv", x, embedding.astype(self.dtype), preferred_element_type=jnp.float32
+        )
+        return logits + bias
+
+
+class PixelHead(nn.Module):
+    """The pixels of a patch from its token: one linear layer, as in MAE, arXiv 2111.06377.
+
+    Attributes:
+        num_pixels: values of a patch.
+    """
+
+    num_pixels: int
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, tokens: Float[Array, "*batch channels"]) -> Float[Array, "*batch pixels"]:
+        """Float32 pixels, in the order of `patchify`."""
+        pixels = nn.Dense(self.num_pixels, dtype=self.dtype, name="output")(tokens)
+        return pixels.astype(jnp.float32)

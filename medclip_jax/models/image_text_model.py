@@ -1,13 +1,21 @@
-"""The dual encoder: an image and a text encoder with projections into one space."""
+"""The model: an image and a text encoder, and the parts that the active objectives need.
+
+A part that no objective needs is None, so that every parameter is trained. What several parts
+read (an encoding of the images or of the texts) is computed once.
+"""
 
 import math
 from collections.abc import Mapping
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from medclip_jax.models.heads import normalize
+from medclip_jax.models.caption_decoder import Cache, CaptionDecoder
+from medclip_jax.models.fusion import FusionTransformer
+from medclip_jax.models.heads import MaskedLanguageHead, PixelHead, normalize
+from medclip_jax.models.matching import PairMatching
 from medclip_jax.models.pooling import Pooling, pool_tokens
 
 Outputs = dict[str, Array]
@@ -18,8 +26,19 @@ class ImageTextModel(nn.Module):
 
     Attributes:
         image_encoder: a module that maps (image, train) to an `ImageEncoding`.
-        text_encoder: a module that maps (token_ids, token_mask, deterministic=) to token vectors.
+        text_encoder: a module that maps (token_ids, token_mask, deterministic=) to token vectors;
+            None if texts are only generated.
         image_projection: maps image features to embeddings, as does `text_projection` for texts.
+        fusion: a transformer over the image's grid and the text's tokens together.
+        shared_fusion: whether images alone and texts alone go through the fusion too.
+        matching: tells real pairs from others.
+        language_head: predicts masked tokens from the fusion's text side.
+        pixel_head: predicts the pixels of masked patches from the fusion's image side.
+        num_visible: patches that are not masked, where that number is always the same.
+        caption_decoder: writes reports from the image's grid.
+        region_projection: maps the image's grid to vectors that `word_projection` compares tokens
+            with.
+        image_pooling: how the fusion's image tokens become one vector, if it is shared.
         text_pooling: how the token vectors of a text become one vector.
         image_channels: channels that the image encoder gets; grey is repeated.
         initial_temperature: divides the cosine similarities in the loss.
@@ -28,9 +47,19 @@ class ImageTextModel(nn.Module):
     """
 
     image_encoder: nn.Module
-    text_encoder: nn.Module
-    image_projection: nn.Module
-    text_projection: nn.Module
+    text_encoder: nn.Module | None
+    image_projection: nn.Module | None = None
+    text_projection: nn.Module | None = None
+    fusion: FusionTransformer | None = None
+    shared_fusion: bool = False
+    matching: PairMatching | None = None
+    language_head: MaskedLanguageHead | None = None
+    pixel_head: PixelHead | None = None
+    num_visible: int | None = None
+    caption_decoder: CaptionDecoder | None = None
+    region_projection: nn.Module | None = None
+    word_projection: nn.Module | None = None
+    image_pooling: Pooling = "mean"
     text_pooling: Pooling = "max"
     image_channels: int = 1
     initial_temperature: float = 0.1
@@ -46,39 +75,66 @@ class ImageTextModel(nn.Module):
             self.bias = self.param("bias", nn.initializers.constant(self.initial_bias), ())
 
     def __call__(self, batch: Mapping[str, Array], train: bool = False) -> Outputs:
-        """Encodes the images and the texts of a batch.
+        """Encodes the images and the texts of a batch, and applies every part there is.
 
         Args:
             batch: `image` float32 [B, H, W, 1], normalised; `token_ids` int32 [B, L]; `token_mask`
-                bool [B, L], false on padding. Other keys are ignored.
+                bool [B, L], false on padding. The parts read what `data.masking.BatchMasks` adds,
+                `has_image` and `has_text`, and `labels`. Other keys are ignored.
             train: batch statistics are updated (`mutable=["batch_stats"]`) and the "dropout" key is
-                needed.
+                needed. Matching always needs the "negatives" key.
 
         Returns:
-            The outputs of `encode_image`, `encode_text` and `scalars`.
+            The outputs of `encode_image`, `encode_text` and `scalars`, and of the parts:
+            `match_logits`, `is_match`, `match_mask` [2 B]; `token_logits` [B, L, V];
+            `patch_predictions` [B, N, P]; `caption_logits` and `backward_caption_logits`
+            [B, L - 1, V]; `image_regions` [B, N, D] and `word_embeddings` [B, L, D].
         """
-        outputs = self.encode_image(batch["image"], train)
-        outputs |= self.encode_text(batch["token_ids"], batch["token_mask"], train)
-        return outputs | self.scalars()
+        image = self.encode_image(batch["image"], train)
+        text: Outputs = {}
+        if self.text_encoder is not None:
+            text = self.encode_text(batch["token_ids"], batch["token_mask"], train)
+        outputs = image | text | self.scalars()
+        if self.region_projection is not None and self.word_projection is not None:
+            outputs["image_regions"] = self.region_projection(image["image_grid"])
+            outputs["word_embeddings"] = self.word_projection(text["text_tokens"])
+        if self.matching is not None:
+            outputs |= self.matching(batch, outputs, self.fusion, train)
+        if self.language_head is not None:
+            outputs["token_logits"] = self.fill_tokens(batch, image["image_grid"], train)
+        if self.pixel_head is not None:
+            outputs["patch_predictions"] = self.fill_patches(batch, text.get("text_tokens"), train)
+        if self.caption_decoder is not None:
+            outputs |= self.caption_decoder(
+                image["image_grid"],
+                batch["token_ids"],
+                batch["token_mask"],
+                deterministic=not train,
+            )
+        return outputs
 
     def encode_image(
         self, image: Float[Array, "batch height width 1"], train: bool = False
     ) -> Outputs:
-        """Returns `image_embeddings` [B, D], `image_features` [B, F], `image_grid` [B, N, C].
+        """Returns `image_features` [B, F], `image_grid` [B, N, C] and, if any, `image_embeddings`.
 
         The features are the pooled output of the encoder, before the projection; the grid holds
-        the N patches or spatial cells, row by row.
+        the N patches or spatial cells of the image encoder, row by row.
         """
-        image = jnp.broadcast_to(image, (*image.shape[:-1], self.image_channels))
-        encoding = self.image_encoder(image, train)
-        batch, rows, columns, channels = encoding.grid.shape
-        return {
-            "image_embeddings": normalize(self.image_projection(encoding.features)),
-            "image_features": encoding.features.astype(jnp.float32),
-            "image_grid": encoding.grid.reshape(batch, rows * columns, channels).astype(
-                jnp.float32
-            ),
+        encoding = self.image_encoder(self._with_channels(image), train)
+        grid = _flat_grid(encoding.grid)
+        features = encoding.features
+        if self.shared_fusion:
+            assert self.fusion is not None
+            fused = self.fusion(grid, None, deterministic=not train)
+            features = _pool(fused.cls, fused.image, None, self.image_pooling)
+        outputs = {
+            "image_features": features.astype(jnp.float32),
+            "image_grid": grid.astype(jnp.float32),
         }
+        if self.image_projection is not None:
+            outputs["image_embeddings"] = normalize(self.image_projection(features))
+        return outputs
 
     def encode_text(
         self,
@@ -86,13 +142,101 @@ class ImageTextModel(nn.Module):
         token_mask: Bool[Array, "batch length"],
         train: bool = False,
     ) -> Outputs:
-        """Returns `text_embeddings` [B, D] and `text_tokens` [B, L, C], the encoder's output."""
+        """Returns `text_tokens` [B, L, C], the encoder's output, and, if any, `text_embeddings`."""
+        assert self.text_encoder is not None
         tokens = self.text_encoder(token_ids, token_mask, deterministic=not train)
-        features = pool_tokens(tokens, token_mask, pooling=self.text_pooling)
-        return {
-            "text_embeddings": normalize(self.text_projection(features)),
-            "text_tokens": tokens.astype(jnp.float32),
-        }
+        outputs = {"text_tokens": tokens.astype(jnp.float32)}
+        if self.text_projection is not None:
+            features = pool_tokens(tokens, token_mask, pooling=self.text_pooling)
+            if self.shared_fusion:
+                assert self.fusion is not None
+                fused = self.fusion(None, tokens, token_mask=token_mask, deterministic=not train)
+                features = _pool(fused.cls, fused.text, token_mask, self.text_pooling)
+            outputs["text_embeddings"] = normalize(self.text_projection(features))
+        return outputs
+
+    def fill_tokens(
+        self,
+        batch: Mapping[str, Array],
+        image_grid: Float[Array, "batch patches channels"],
+        train: bool = False,
+    ) -> Float[Array, "batch length vocabulary"]:
+        """The logits of every token of `masked_token_ids`, with the image where it is in view."""
+        assert self.text_encoder is not None
+        assert self.fusion is not None and self.language_head is not None
+        tokens = self.text_encoder(
+            batch["masked_token_ids"], batch["token_mask"], deterministic=not train
+        )
+        fused = self.fusion(
+            image_grid,
+            tokens,
+            token_mask=batch["token_mask"],
+            image_in_view=batch["image_in_view"] & batch["has_image"],
+            deterministic=not train,
+        )
+        assert fused.text is not None
+        return self.language_head(fused.text, self.text_encoder.word_embeddings())
+
+    def fill_patches(
+        self,
+        batch: Mapping[str, Array],
+        text_tokens: Float[Array, "batch length channels"] | None,
+        train: bool = False,
+    ) -> Float[Array, "batch patches pixels"]:
+        """The pixels of every patch, seen where `patch_is_masked` is false, and the text if any."""
+        assert self.fusion is not None and self.pixel_head is not None
+        masked = batch["patch_is_masked"]
+        encoding = self.image_encoder(
+            self._with_channels(batch["image"]), train, masked, self.num_visible
+        )
+        fused = self.fusion(
+            _flat_grid(encoding.grid),
+            text_tokens,
+            token_mask=None if text_tokens is None else batch["token_mask"],
+            text_in_view=batch["text_in_view"] & batch["has_text"],
+            patch_is_masked=masked,
+            deterministic=not train,
+        )
+        assert fused.image is not None
+        return self.pixel_head(fused.image)
+
+    def match(self, image: Outputs, text: Outputs) -> Float[Array, " pairs"]:
+        """The matching logit of each image with the text of the same row.
+
+        Args:
+            image: outputs of `encode_image`.
+            text: outputs of `encode_text`, and `token_mask`.
+        """
+        assert self.matching is not None
+        return self.matching.logits(image, text, self.fusion, train=False)
+
+    def caption_log_likelihood(
+        self,
+        image_grid: Float[Array, "pairs patches channels"],
+        token_ids: Int[Array, "pairs length"],
+        token_mask: Bool[Array, "pairs length"],
+    ) -> Float[Array, " pairs"]:
+        """The mean log-likelihood of a text's tokens, read forwards, given the image of its row."""
+        assert self.caption_decoder is not None
+        outputs = self.caption_decoder(image_grid, token_ids, token_mask, deterministic=True)
+        logits, targets, mask = outputs["caption_logits"], token_ids[:, 1:], token_mask[:, 1:]
+        chosen = jnp.take_along_axis(logits, targets[:, :, None], axis=-1)[:, :, 0]
+        likelihood = jnp.where(mask, chosen - jax.nn.logsumexp(logits, axis=-1), 0.0)
+        return likelihood.sum(axis=1) / jnp.maximum(mask.sum(axis=1), 1)
+
+    def start_caption(
+        self, image_grid: Float[Array, "batch patches channels"], max_length: int
+    ) -> Cache:
+        """See `CaptionDecoder.start`."""
+        assert self.caption_decoder is not None
+        return self.caption_decoder.start(image_grid, max_length)
+
+    def extend_caption(
+        self, cache: Cache, token_ids: Int[Array, " batch"], position: Int[Array, ""]
+    ) -> tuple[Float[Array, "batch vocabulary"], Cache]:
+        """See `CaptionDecoder.step`."""
+        assert self.caption_decoder is not None
+        return self.caption_decoder.step(cache, token_ids, position)
 
     def scalars(self) -> Outputs:
         """Returns `temperature` and, if the model has one, `bias`."""
@@ -103,3 +247,25 @@ class ImageTextModel(nn.Module):
         if self.initial_bias is not None:
             outputs["bias"] = self.bias
         return outputs
+
+    def _with_channels(
+        self, image: Float[Array, "batch height width 1"]
+    ) -> Float[Array, "batch height width channels"]:
+        return jnp.broadcast_to(image, (*image.shape[:-1], self.image_channels))
+
+
+def _flat_grid(
+    grid: Float[Array, "batch rows columns channels"],
+) -> Float[Array, "batch patches channels"]:
+    return grid.reshape(grid.shape[0], -1, grid.shape[-1])
+
+
+def _pool(
+    cls: Float[Array, "batch channels"],
+    tokens: Float[Array, "batch length channels"] | None,
+    mask: Bool[Array, "batch length"] | None,
+    pooling: Pooling,
+) -> Float[Array, "batch channels"]:
+    if pooling == "cls" or tokens is None:
+        return cls
+    return pool_tokens(tokens, mask, pooling=pooling)

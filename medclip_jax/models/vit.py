@@ -5,9 +5,10 @@ positions, a final norm before pooling), so that weights map one to one.
 """
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from medclip_jax.models.encoding import ImageEncoding
 from medclip_jax.models.layers import Mlp, MultiHeadAttention, transformer_init
@@ -34,12 +35,53 @@ class VisionTransformer(nn.Module):
 
     @nn.compact
     def __call__(
-        self, image: Float[Array, "batch height width channels"], train: bool
+        self,
+        image: Float[Array, "batch height width channels"],
+        train: bool,
+        patch_is_masked: Bool[Array, "batch patches"] | None = None,
+        num_visible: int | None = None,
     ) -> ImageEncoding:
         """Encodes normalised images; height and width are multiples of the patch size.
 
-        `train` changes nothing: like the originals, the network has no dropout.
+        Args:
+            image: the images.
+            train: changes nothing: like the originals, the network has no dropout.
+            patch_is_masked: true on the patches, row by row, that the output must not depend on, as
+                in MAE's encoder, https://arxiv.org/abs/2111.06377. They are zero in the grid, and
+                the features pool over the others.
+            num_visible: the number of visible patches if it is the same in each image. The layers
+                then run on these alone: the same output, in less time. Without it they run on all,
+                and no token attends to a masked one.
+
+        Raises:
+            ValueError: `num_visible` is given without a mask.
         """
+        x, rows = self._embed(image)
+        if patch_is_masked is None:
+            if num_visible is not None:
+                raise ValueError("num_visible says how many patches a mask leaves: give the mask")
+            x = self._transform(x, None)
+        else:
+            # The class token is always visible.
+            is_visible = jnp.pad(~patch_is_masked, ((0, 0), (1, 0)), constant_values=True)
+            if num_visible is None:
+                x = jnp.where(is_visible[:, :, None], self._transform(x, is_visible), 0)
+            else:
+                places = jnp.argsort(~is_visible, axis=1)[:, : 1 + num_visible]
+                visible = jnp.take_along_axis(x, places[:, :, None], axis=1)
+                x = _put_tokens(self._transform(visible, None), places, x.shape[1])
+        patches = x[:, 1:]
+        features = pool_tokens(
+            x if self.pooling == "cls" else patches,
+            None if patch_is_masked is None else ~patch_is_masked,
+            pooling=self.pooling,
+        )
+        return ImageEncoding(features, patches.reshape(len(x), rows, -1, self.hidden_size))
+
+    def _embed(
+        self, image: Float[Array, "batch height width channels"]
+    ) -> tuple[Float[Array, "batch length channels"], int]:
+        """The class token and the patches, with their positions, and the rows of patches."""
         x = nn.Conv(
             self.hidden_size,
             (self.patch_size, self.patch_size),
@@ -54,29 +96,63 @@ class VisionTransformer(nn.Module):
         cls_tokens = jnp.broadcast_to(cls_token, (batch, 1, channels)).astype(self.dtype)
         x = jnp.concatenate([cls_tokens, x.reshape(batch, rows * columns, channels)], axis=1)
         positions = self.param("position_embedding", transformer_init, (1, *x.shape[1:]))
-        x = x + positions.astype(self.dtype)
-        layer = nn.remat(VisionLayer) if self.remat else VisionLayer
+        return x + positions.astype(self.dtype), rows
+
+    def _transform(
+        self,
+        x: Float[Array, "batch length channels"],
+        mask: Bool[Array, "batch length"] | None,
+    ) -> Float[Array, "batch length channels"]:
+        """The layers and the last norm."""
+        layer = nn.remat(PreNormLayer) if self.remat else PreNormLayer
         for index in range(self.num_layers):
-            x = layer(self.num_heads, self.epsilon, self.dtype, name=f"layer_{index}")(x)
-        x = nn.LayerNorm(self.epsilon, dtype=self.dtype, name="norm")(x)
-        patches = x[:, 1:]
-        features = pool_tokens(x if self.pooling == "cls" else patches, pooling=self.pooling)
-        return ImageEncoding(features, patches.reshape(batch, rows, columns, channels))
+            x = layer(self.num_heads, self.epsilon, self.dtype, name=f"layer_{index}")(x, mask)
+        return nn.LayerNorm(self.epsilon, dtype=self.dtype, name="norm")(x)
 
 
-class VisionLayer(nn.Module):
-    """One pre-norm transformer layer."""
+def _put_tokens(
+    tokens: Float[Array, "batch visible channels"],
+    places: Int[Array, "batch visible"],
+    length: int,
+) -> Float[Array, "batch length channels"]:
+    """The tokens at their places among zeros."""
+
+    def put(
+        tokens: Float[Array, "visible channels"], places: Int[Array, " visible"]
+    ) -> Float[Array, "length channels"]:
+        return jnp.zeros((length, tokens.shape[-1]), tokens.dtype).at[places].set(tokens)
+
+    return jax.vmap(put)(tokens, places)
+
+
+class PreNormLayer(nn.Module):
+    """One pre-norm transformer layer, with dropout as in BERT if there is any.
+
+    Attributes:
+        dropout_rate: of the attention weights and of both blocks' outputs.
+    """
 
     num_heads: int
-    epsilon: float
-    dtype: DTypeLike
+    epsilon: float = 1e-6
+    dtype: DTypeLike = jnp.float32
+    dropout_rate: float = 0.0
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "batch length channels"]
+        self,
+        x: Float[Array, "batch length channels"],
+        mask: Bool[Array, "batch length"] | None = None,
+        deterministic: bool = True,
     ) -> Float[Array, "batch length channels"]:
-        """Applies attention, then the MLP (four times as wide), each added to its input."""
+        """Applies attention, then the MLP (four times as wide), each added to its input.
+
+        No token attends to those where `mask` is false.
+        """
+        dropout = nn.Dropout(self.dropout_rate, deterministic=deterministic)
         y = nn.LayerNorm(self.epsilon, dtype=self.dtype, name="attention_norm")(x)
-        x = x + MultiHeadAttention(self.num_heads, dtype=self.dtype, name="attention")(y)
+        y = MultiHeadAttention(self.num_heads, self.dropout_rate, self.dtype, name="attention")(
+            y, mask, deterministic
+        )
+        x = x + dropout(y)
         y = nn.LayerNorm(self.epsilon, dtype=self.dtype, name="mlp_norm")(x)
-        return x + Mlp(4 * x.shape[-1], dtype=self.dtype, name="mlp")(y)
+        return x + dropout(Mlp(4 * x.shape[-1], dtype=self.dtype, name="mlp")(y))

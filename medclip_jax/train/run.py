@@ -20,7 +20,14 @@ from medclip_jax.errors import UserError
 from medclip_jax.models.factory import build_model
 from medclip_jax.train import optimizer as optimizers
 from medclip_jax.train.checkpoint import Checkpointer, has_checkpoint
-from medclip_jax.train.state import Batch, TrainState, create_state, dummy_batch
+from medclip_jax.train.masks import BatchMasks
+from medclip_jax.train.state import (
+    Batch,
+    TrainState,
+    create_state,
+    dummy_batch,
+    init_variables,
+)
 from medclip_jax.train.step import (
     EvalStep,
     TrainStep,
@@ -77,10 +84,11 @@ def prepare_run(config: ConfigDict, workdir: Path) -> Run:
         "batch_size": config.batch_size,
         "tokenizer": tokenizer,
         "max_length": config.text_encoder.max_length,
+        "views_per_study": views_per_study(config),
         "rows": sharding.local_rows(mesh, config.batch_size),
     }
     iterator = pipeline.make_iterator(config.data, **arguments)
-    state, steps = _prepare_steps(config, mesh, tokenizer.vocab_size)
+    state, steps = _prepare_steps(config, mesh, tokenizer)
     # Opened last: its threads would add their own errors to one of the above.
     checkpointer = Checkpointer(workdir / "checkpoints")
     if resuming:
@@ -98,14 +106,24 @@ def prepare_run(config: ConfigDict, workdir: Path) -> Run:
     )
 
 
+def views_per_study(config: ConfigDict) -> int:
+    """Rows of a batch that show one study: several if an objective compares views."""
+    multi_view = config.objectives.multi_view_contrastive
+    return multi_view.views if multi_view.weight else 1
+
+
 def _prepare_steps(
-    config: ConfigDict, mesh: Mesh, vocab_size: int
+    config: ConfigDict, mesh: Mesh, tokenizer: Tokenizer
 ) -> tuple[TrainState, dict[str, Callable[..., Any]]]:
     """A fresh state, and the functions of `Run` that work on it, jitted for the mesh."""
-    model = build_model(config, vocab_size)
-    batch = dummy_batch(config.augmentation.crop_size, config.text_encoder.max_length)
+    masks = BatchMasks.from_config(config, tokenizer)
+    model = build_model(config, tokenizer.vocab_size)
+    num_labels = len(pipeline.label_names(config.data))
+    batch = dummy_batch(config.augmentation.crop_size, config.text_encoder.max_length, num_labels)
+    batch = masks(batch, jax.random.key(0))
+    _check_label_use(config, num_labels)
     check_objectives(model, config, batch)
-    variables = jax.eval_shape(lambda: model.init(jax.random.key(0), batch, train=False))
+    variables = jax.eval_shape(lambda: init_variables(model, 0, batch))
     names = list(optimizers.split_frozen(variables["params"], config.optimizer.frozen)[0])
     optimizer = optimizers.make_optimizer(config.optimizer, names)
     schedule = optimizers.make_schedule(
@@ -116,17 +134,26 @@ def _prepare_steps(
     if jax.process_index() == 0:
         print(parameter_overview.get_parameter_overview(state.params, include_stats=False))
 
-    train_step = make_train_step(model, config, optimizer, schedule)
+    train_step = make_train_step(model, config, masks, optimizer, schedule)
     everywhere = sharding.replicated(mesh)
     shardings = (sharding.state_shardings(mesh, state), everywhere)
     return state, {
         "train_step": jax.jit(train_step, donate_argnums=0, out_shardings=shardings),
-        "eval_step": jax.jit(make_eval_step(model, config), out_shardings=everywhere),
+        "eval_step": jax.jit(make_eval_step(model, config, masks), out_shardings=everywhere),
         "update_plateau": jax.jit(
             lambda state, loss: optimizers.update_plateau(plateau, state, loss),
             out_shardings=everywhere,
         ),
     }
+
+
+def _check_label_use(config: ConfigDict, num_labels: int) -> None:
+    matching = config.objectives.matching
+    if matching.weight and matching.negatives == "label_aware" and not num_labels:
+        raise UserError(
+            "config.objectives.matching.negatives label_aware needs labels, which no set has; "
+            "use random or hard"
+        )
 
 
 def _prepare_workdir(config: ConfigDict, workdir: Path, resuming: bool) -> Tokenizer:

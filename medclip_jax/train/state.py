@@ -40,18 +40,29 @@ class TrainState(flax.struct.PyTreeNode):
         return {"params": self.ema_params or self.params, "batch_stats": self.batch_stats}
 
 
-def dummy_batch(crop_size: int, max_length: int, rows: int = 2) -> Batch:
-    """A batch of zeros in the shape that the model takes."""
-    return {
+def dummy_batch(crop_size: int, max_length: int, num_labels: int = 0, rows: int = 2) -> Batch:
+    """A batch of zeros in the shape that the model takes; without labels where there are none."""
+    batch = {
         "image": jnp.zeros((rows, crop_size, crop_size, 1), jnp.float32),
         "token_ids": jnp.zeros((rows, max_length), jnp.int32),
         "token_mask": jnp.ones((rows, max_length), bool),
+        "group_ids": jnp.arange(2 * rows, dtype=jnp.int32).reshape(rows, 2),
+        "has_image": jnp.ones(rows, bool),
+        "has_text": jnp.ones(rows, bool),
     }
+    return batch | ({"labels": jnp.zeros((rows, num_labels))} if num_labels else {})
 
 
 def init_variables(model: ImageTextModel, seed: int, batch: Batch) -> dict[str, Any]:
-    """Random parameters and statistics of the model, from the seed alone."""
-    return dict(model.init({"params": jax.random.key(seed)}, batch, train=False))
+    """Random parameters and statistics of the model, from the seed alone.
+
+    Args:
+        model: the model.
+        seed: decides the values.
+        batch: in the shape that the model takes, with what `BatchMasks` adds.
+    """
+    keys = {"params": jax.random.key(seed), "negatives": jax.random.key(0)}
+    return dict(model.init(keys, batch, train=False))
 
 
 def quick_compilation() -> dict[str, int] | None:

@@ -16,6 +16,7 @@ from medclip_jax import objectives
 from medclip_jax.data.augment import Augmentation, augment, prepare
 from medclip_jax.models.image_text_model import ImageTextModel
 from medclip_jax.train import optimizer as optimizers
+from medclip_jax.train.masks import BatchMasks
 from medclip_jax.train.state import Batch, TrainState
 
 Metrics = dict[str, jax.Array]
@@ -26,6 +27,7 @@ EvalStep = Callable[[TrainState, Batch], Metrics]
 def make_train_step(
     model: ImageTextModel,
     config: ConfigDict,
+    masks: BatchMasks,
     optimizer: optax.GradientTransformation,
     schedule: optax.Schedule,
 ) -> TrainStep:
@@ -38,7 +40,9 @@ def make_train_step(
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(jax.random.key(config.seed), state.step)
         augment_key, dropout_key = jax.random.split(key)
+        mask_key, negatives_key = jax.random.split(jax.random.fold_in(key, 1))
         batch = batch | {"image": augment(batch["image"], augment_key, augmentation)}
+        batch = masks(batch, mask_key)
         trainable, frozen = optimizers.split_frozen(state.params, config.optimizer.frozen)
 
         def loss_fn(trainable: optimizers.FlatParams) -> tuple[jax.Array, tuple[Metrics, Any]]:
@@ -49,7 +53,7 @@ def make_train_step(
                 },
                 batch,
                 train=True,
-                rngs={"dropout": dropout_key},
+                rngs={"dropout": dropout_key, "negatives": negatives_key},
                 mutable=["batch_stats"],
             )
             loss, metrics = objectives.total_loss(outputs, batch, config.objectives)
@@ -77,13 +81,20 @@ def make_train_step(
     return train_step
 
 
-def make_eval_step(model: ImageTextModel, config: ConfigDict) -> EvalStep:
-    """The function (state, batch) -> metrics: the losses without augmentation or dropout."""
+def make_eval_step(model: ImageTextModel, config: ConfigDict, masks: BatchMasks) -> EvalStep:
+    """The function (state, batch) -> metrics: the losses without augmentation or dropout.
+
+    Masks and negatives are drawn alike at every evaluation.
+    """
     augmentation = Augmentation.from_config(config.augmentation)
 
     def eval_step(state: TrainState, batch: Batch) -> Metrics:
+        mask_key, negatives_key = jax.random.split(jax.random.key(config.seed))
         batch = batch | {"image": prepare(batch["image"], augmentation)}
-        outputs: Any = model.apply(state.evaluation_variables, batch, train=False)
+        batch = masks(batch, mask_key)
+        outputs: Any = model.apply(
+            state.evaluation_variables, batch, train=False, rngs={"negatives": negatives_key}
+        )
         return objectives.total_loss(outputs, batch, config.objectives)[1]
 
     return eval_step
@@ -91,11 +102,9 @@ def make_eval_step(model: ImageTextModel, config: ConfigDict) -> EvalStep:
 
 def check_objectives(model: ImageTextModel, config: ConfigDict, batch: Batch) -> None:
     """Raises a UserError where an objective needs what the model or the batch does not give."""
-    outputs = jax.eval_shape(
-        lambda: model.init_with_output(jax.random.key(0), batch, train=False)[0]
-    )
-    arrays = (*batch, "group_ids", "has_image", "has_text")
-    objectives.check_inputs(config.objectives, tuple(outputs), arrays)
+    keys = {"params": jax.random.key(0), "negatives": jax.random.key(0)}
+    outputs = jax.eval_shape(lambda: model.init_with_output(keys, batch, train=False)[0])
+    objectives.check_inputs(config.objectives, tuple(outputs), tuple(batch))
 
 
 def _average(ema: dict[str, Any], params: dict[str, Any], decay: float) -> dict[str, Any]:

@@ -86,6 +86,8 @@ def data_config(prepared: PreparedSet) -> ml_collections.ConfigDict:
             "image_size": 32,
             "sections": ("findings", "impression"),
             "text": "sentence",
+            "remove_priors": False,
+            "labels": (),
             "num_threads": 2,
             "prefetch": 2,
         }

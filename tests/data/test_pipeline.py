@@ -249,7 +249,7 @@ def test_corpus(data_config) -> None:
     ("changed", "arguments", "message"),
     [
         ({}, {"batch_size": 25}, "batch_size 25 is larger than the 24 studies"),
-        ({"text": "word"}, {}, "must be sentence or report, not 'word'"),
+        ({"text": "word"}, {}, "must be one of sentence, section, report, not 'word'"),
         ({"mixture": (("manifest/small", 0.0),)}, {}, "must be above 0"),
         ({"dataset": "manifest/other"}, {}, "not prepared"),
     ],

@@ -128,6 +128,7 @@ def test_other_names_of_special_tokens(tmp_path: pathlib.Path) -> None:
     (tmp_path / "special_tokens_map.json").write_text(json.dumps(names))
     ours = tokenizer.load_tokenizer(tmp_path)
     assert (ours.pad_id, ours.vocab_size) == (1, 8)  # ids may have gaps
+    assert ours.tokens == ["<s>", "<pad>", "</s>", "<unk>", "", "", "", "lung"]
     assert ours.encode_batch(["lung ?"], 3)[0].tolist() == [[7, 3, 1]]
     with pytest.raises(UserError, match="no mask_token.*<mask>"):
         _ = ours.mask_id
@@ -157,3 +158,25 @@ def test_a_tokenizer_that_cannot_pad_is_refused(tmp_path: pathlib.Path) -> None:
 def test_no_text_to_train_on(texts: list[str], tmp_path: pathlib.Path) -> None:
     with pytest.raises(UserError, match="no text"):
         tokenizer.train_wordpiece(texts, 100, tmp_path)
+
+
+def test_tokens_and_special_ids_are_those_of_auto_tokenizer(directory: pathlib.Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    reference = transformers.AutoTokenizer.from_pretrained(directory)
+    ours = tokenizer.load_tokenizer(directory)
+    assert ours.tokens == reference.convert_ids_to_tokens(range(ours.vocab_size))
+    assert ours.special_ids == tuple(sorted(reference.all_special_ids))
+
+
+def test_special_tokens_that_only_one_file_names(tmp_path: pathlib.Path) -> None:
+    """The backend may know more of them than the map, and the map more than the backend."""
+    vocabulary = {"<pad>": 0, "<unk>": 1, "lung": 2}
+    backend = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="<unk>"))
+    backend.add_special_tokens(["<view>"])
+    backend.add_tokens(["effusion"])
+    backend.save(str(tmp_path / "tokenizer.json"))
+    names = {"pad_token": "<pad>", "unk_token": "<unk>"}
+    (tmp_path / "special_tokens_map.json").write_text(json.dumps(names))
+    ours = tokenizer.load_tokenizer(tmp_path)
+    assert [ours.tokens[i] for i in ours.special_ids] == ["<pad>", "<unk>", "<view>"]
+    assert ours.tokens == ["<pad>", "<unk>", "lung", "<view>", "effusion"]

@@ -45,6 +45,16 @@ class VectorEncoder:
     def embed_texts(self, texts):
         return _unit(np.stack([self.texts[text] for text in texts]) @ self.matrix)
 
+    def match(self, images, texts, *, progress=False):
+        """Above 0 where the cosine is above one half."""
+        return (self.embed_images(images) @ self.embed_texts(texts).T - 0.5).astype(np.float32)
+
+    def caption_scores(self, images, texts, *, progress=False):
+        """Minus the distance of the vectors, which ranks otherwise than the cosine."""
+        images = self.image_features(images)
+        texts = np.stack([self.texts[text] for text in texts]) @ self.matrix
+        return -np.linalg.norm(images[:, None] - texts[None], axis=-1).astype(np.float32)
+
     def randomly_initialized(self, seed=0):
         size = len(self.matrix)
         matrix = np.random.default_rng(seed).normal(size=(size, size)).astype(np.float32)

@@ -1,16 +1,13 @@
-"""Precision by class on hand-made candidates, and ConVIRT's query files."""
+"""Precision by class on hand-made candidates."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from medclip_jax.errors import UserError
-from medclip_jax.evaluate.class_retrieval import (
-    ClassRetrieval,
-    exclusive_studies,
-    read_queries,
-)
+from medclip_jax.evaluate.class_retrieval import ClassRetrieval, exclusive_studies
 from medclip_jax.evaluate.request import Request
 from medclip_jax.evaluate.retrieval import evaluate
 
@@ -46,9 +43,16 @@ def studies(study, studies_of):
 
 @pytest.fixture
 def encoder(encoder_of):
+    """Reads paths as well, as `medclip_jax.load`'s does."""
+
+    class PathEncoder(encoder_of):
+        def image_features(self, images):
+            images = [Path(i).read_bytes() if isinstance(i, str) else i for i in images]
+            return super().image_features(images)
+
     vectors = {"Wet lungs.": [1, 0], "Round spot.": [0, 1], "Fluid.": [0.1, 1]}
     texts = {text: np.array(vector, np.float32) for text, vector in vectors.items()}
-    return encoder_of(texts, np.eye(2, dtype=np.float32))
+    return PathEncoder(texts, np.eye(2, dtype=np.float32))
 
 
 def test_precision_by_hand():
@@ -89,30 +93,22 @@ def test_instance_and_class_retrieval_in_one_result(study, studies, encoder, tex
 
 
 def test_image_queries(tmp_path, studies, encoder):
-    """Two query images, one a class; the encoder reads paths as `medclip_jax.load`'s does."""
+    """Two query images, one a class."""
     queries = write(tmp_path / "query.csv", "Variable,Path\nNodule,a\nEdema,b\n")
     root = tmp_path / "images"
     root.mkdir()
     for name, vector in {"a": [0, 1], "b": [0.4, 1]}.items():
         (root / name).write_bytes(np.array(vector, np.float32).tobytes())
-
-    class PathEncoder(type(encoder)):
-        def image_features(self, images):
-            images = [Path(i).read_bytes() if isinstance(i, str) else i for i in images]
-            return super().image_features(images)
-
-    path_encoder = PathEncoder({}, encoder.matrix)
     request = Request("d", queries=(queries,), image_root=root, num_resamples=2)
-    result = evaluate(path_encoder, lambda split: studies, request)
+    result = evaluate(encoder, lambda split: studies, request)
     # Of six candidates all but the farthest are among the first five: the third edema is not.
     assert result.metrics["image_to_image_precision@5/Nodule"] == pytest.approx(3 / 5)
     assert result.metrics["image_to_image_precision@5/Edema"] == pytest.approx(2 / 5)
-    assert read_queries(queries, root, LABELS).values == [str(root / "a"), str(root / "b")]
 
 
 def test_exclusive_studies_have_exactly_one_of_the_classes():
     labels = np.array([[1, 0, 1], [1, 1, 0], [np.nan, 1, 0], [0, 0, 1], [1, np.nan, np.nan]])
-    assert exclusive_studies(labels, LABELS, ["Edema", "Nodule"]).tolist() == [
+    assert exclusive_studies(labels, LABELS, ["Edema", "Nodule", "Edema"]).tolist() == [
         True,
         False,
         True,
@@ -125,20 +121,58 @@ def test_exclusive_studies_have_exactly_one_of_the_classes():
         )
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("Variable,Text\nHernia,x\n", "no label 'Hernia'"),
-        ("Class,Text\nEdema,x\n", "needs the columns"),
-        ("Variable,Text\n", "needs the columns"),
-        ("Variable,Path\nEdema,missing.png\n", "--image-root"),
-    ],
-)
-def test_wrong_query_files(tmp_path, content, message):
-    with pytest.raises(UserError, match=message):
-        read_queries(write(tmp_path / "q.csv", content), None, LABELS)
+HEADER = "Path,Sex,Age,Frontal/Lateral,AP/PA,Edema,Nodule\n"
 
 
-def test_missing_query_file(tmp_path):
-    with pytest.raises(UserError, match="no such file"):
-        read_queries(tmp_path / "none.csv", None, LABELS)
+@pytest.fixture
+def candidates(tmp_path):
+    """Ten candidates in CheXpert's columns; the images lie along the first or second axis."""
+    lines = []
+    for number in range(10):
+        edema = number < 4
+        folder = tmp_path / f"CheXpert-v1.0-small/train/patient{number // 2:05d}/study{number}"
+        folder.mkdir(parents=True)
+        vector = np.array([1, 0.01 * number] if edema else [0.01 * number, 1], np.float32)
+        (folder / "view1_frontal.jpg").write_bytes(vector.tobytes())
+        values = "1.0,0.0" if edema else "-1.0,1.0" if number == 9 else ",1.0"
+        path = folder.relative_to(tmp_path) / "view1_frontal.jpg"
+        lines.append(f"{path},Male,60,Frontal,AP,{values}\n")
+    return write(tmp_path / "candidate.csv", HEADER + "".join(lines))
+
+
+def test_queries_against_a_list_of_candidates(candidates, studies, encoder, text_queries):
+    request = Request("d", queries=(text_queries,), candidates=candidates, num_resamples=20)
+    result = evaluate(encoder, lambda split: studies, request)
+    assert (result.num_examples, result.num_patients) == (10, 5)
+    metrics = result.metrics
+    # "Wet lungs." finds the four along its axis first; "Fluid." is nearer to the other six.
+    assert metrics["text_to_image_precision@5/Edema"] == pytest.approx((4 / 5 + 0) / 2)
+    assert metrics["text_to_image_precision@5/Nodule"] == 1
+    assert metrics["text_to_image_precision@10/Nodule"] == pytest.approx(6 / 10)
+    assert metrics["chance/text_to_image_precision@5/Edema"] == pytest.approx(4 / 10)
+    assert result.protocol["candidate_file"] == candidates
+    low, high = result.confidence_intervals["text_to_image_precision@5/Edema"]
+    assert low < high
+
+
+def test_candidates_stand_beside_instance_retrieval(study, studies, encoder, candidates, tmp_path):
+    queries = write(tmp_path / "q.csv", "Variable,Text\nEdema,Wet lungs.\n")
+    studies = dataclasses.replace(studies, studies=[study(0, [[1, 0]], report="Fluid.")])
+    request = Request("d", queries=(queries,), candidates=candidates, num_resamples=2)
+    result = evaluate(encoder, lambda split: studies, request)
+    assert result.num_examples == 1
+    assert result.metrics["image_to_text_recall@1"] == 1
+    assert result.metrics["text_to_image_precision@5"] == pytest.approx(4 / 5)
+    assert result.protocol["class_queries"][0]["gallery_size"] == 10
+
+
+def test_a_class_that_no_candidate_has(candidates, studies, encoder, text_queries, tmp_path):
+    content = candidates.read_text().replace("1.0,0.0", "-1.0,0.0")
+    request = Request("d", queries=(text_queries,), candidates=write(tmp_path / "c.csv", content))
+    with pytest.raises(UserError, match="no candidate has 'Edema' present"):
+        evaluate(encoder, lambda split: studies, request)
+
+
+def test_candidates_without_queries(candidates, studies, encoder):
+    with pytest.raises(UserError, match="give them with --queries"):
+        evaluate(encoder, lambda split: studies, Request("d", candidates=candidates))

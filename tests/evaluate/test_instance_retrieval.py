@@ -6,6 +6,7 @@ import pytest
 from medclip_jax.errors import UserError
 from medclip_jax.evaluate.encode import read_table, text_groups
 from medclip_jax.evaluate.instance_retrieval import InstanceRetrieval, Pairing
+from medclip_jax.evaluate.pair_scoring import EmbeddingScores
 from medclip_jax.evaluate.request import Request
 from medclip_jax.evaluate.retrieval import evaluate
 
@@ -101,9 +102,8 @@ def test_a_set_without_images_is_an_error(study, studies_of, encoder):
 def test_weights_of_merged_texts_are_shared_by_their_studies(studies):
     pairing = Pairing.from_table(read_table(studies))
     generator = np.random.default_rng(0)
-    retrieval = InstanceRetrieval.search(
-        generator.normal(size=(6, 4)), generator.normal(size=(4, 4)), pairing
-    )
+    scores = EmbeddingScores(generator.normal(size=(6, 4)), generator.normal(size=(4, 4)))
+    retrieval = InstanceRetrieval.search(scores, pairing)
     weights = np.array([2.0, 0.0, 1.0, 0.0, 1.0])
     metrics = retrieval(weights)
     # Texts: NORMAL weighs (2 + 0) / 2, effusion 0, nodule 1, edema 1.

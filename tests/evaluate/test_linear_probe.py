@@ -1,5 +1,6 @@
 """The linear probe against scikit-learn done plainly, and its rules about splits and patients."""
 
+import csv
 import dataclasses
 from itertools import compress
 
@@ -13,11 +14,8 @@ from threadpoolctl import threadpool_limits
 
 from medclip_jax.errors import UserError
 from medclip_jax.evaluate.encode import read_table
-from medclip_jax.evaluate.linear_probe import (
-    check_disjoint,
-    evaluate,
-    held_out_studies,
-)
+from medclip_jax.evaluate.labelled_splits import check_disjoint, held_out_studies
+from medclip_jax.evaluate.linear_probe import evaluate
 from medclip_jax.evaluate.logistic_regression import INVERSE_PENALTIES, fit_probes
 from medclip_jax.evaluate.request import Request
 
@@ -222,3 +220,109 @@ def test_missing_and_training_splits_are_errors(splits, encoder, opened):
     del splits["test"]
     with pytest.raises(UserError, match="no split 'test'"):
         evaluate(encoder, opened(splits), Request("d"))
+
+
+@pytest.fixture
+def budget_request(tmp_path):
+    return Request(
+        "my/set",
+        "linear-probe",
+        fractions=(0.2, 1.0, 9),
+        num_seeds=2,
+        num_resamples=40,
+        seed=5,
+        output=tmp_path,
+    )
+
+
+def listed(folder, name):
+    with (folder / "linear-probe-my_set-test" / "subsets" / f"{name}.csv").open() as file:
+        return {row["study_id"] for row in csv.DictReader(file)}
+
+
+def test_a_budgets_figure_is_that_of_a_training_set_of_its_studies(
+    splits, encoder, opened, budget_request, tmp_path
+):
+    result = evaluate(encoder, opened(splits), budget_request)
+    train, areas, random_areas = splits["train"], [], []
+    for seed in (5, 6):
+        names = listed(tmp_path, f"20-percent-seed-{seed}")
+        assert len(names) == 18
+        kept = [study for study in train.studies if study.study_id in names]
+        alone = splits | {"train": dataclasses.replace(train, studies=kept)}
+        metrics = evaluate(encoder, opened(alone), Request("d", num_resamples=1, seed=5)).metrics
+        areas.append(metrics["macro_auroc"])
+        random_areas.append(metrics["random_initialization/macro_auroc"])
+    metrics = result.metrics
+    assert metrics["macro_auroc@20%"] == pytest.approx(np.mean(areas), abs=1e-6)
+    assert metrics["macro_auroc_sd@20%"] == pytest.approx(np.std(areas, ddof=1), abs=1e-6)
+    random = metrics["random_initialization/macro_auroc@20%"]
+    assert random == pytest.approx(np.mean(random_areas), abs=1e-6)
+    name = "improvement_over_random_initialization/macro_auroc@20%"
+    assert metrics[name] == pytest.approx(metrics["macro_auroc@20%"] - random)
+    low, high = result.confidence_intervals["macro_auroc@20%"]
+    assert low < metrics["macro_auroc@20%"] < high
+    runs = result.protocol["label_budgets"]
+    assert runs["budgets"] == ["9", "20%", "100%"] and runs["seeds"] == [5, 6]
+    assert runs["studies"].shape == (3, 2) and runs["studies"][2, 0] == 90
+    assert result.arrays["budget_scores"].shape == (3, 2, 70, 2)
+
+
+def test_budgets_change_nothing_else_and_end_in_the_full_figures(
+    splits, encoder, opened, budget_request
+):
+    result = evaluate(encoder, opened(splits), budget_request)
+    plain = evaluate(encoder, opened(splits), dataclasses.replace(budget_request, fractions=()))
+    for name, value in plain.metrics.items():
+        assert result.metrics[name] == value
+        assert result.confidence_intervals.get(name) == plain.confidence_intervals.get(name)
+    assert result.metrics["macro_auroc@100%"] == pytest.approx(plain.metrics["macro_auroc"])
+    assert result.metrics["macro_auroc_sd@100%"] == pytest.approx(0)
+    # With all labels only the patients vary: the intervals are of the same width but for chance.
+    full, macro = (
+        np.diff(result.confidence_intervals[name]) for name in ("macro_auroc@100%", "macro_auroc")
+    )
+    assert full == pytest.approx(macro)
+
+
+def test_features_are_computed_once(splits, encoder, opened, budget_request, monkeypatch):
+    calls = []
+    compute = type(encoder).image_features
+
+    def counted(self, images):
+        calls.append(len(images))
+        return compute(self, images)
+
+    monkeypatch.setattr(type(encoder), "image_features", counted)
+    evaluate(encoder, opened(splits), budget_request)
+    num_images = sum(len(study.images) for part in splits.values() for study in part.studies)
+    assert sum(calls) == 2 * num_images
+
+
+def test_a_label_of_one_class_in_a_subset_knows_nothing(splits, encoder, opened, tmp_path):
+    """One patient (two studies) cannot show both classes of a label that goes by patient."""
+    for number, study in enumerate(splits["train"].studies):
+        study.labels[1] = number // 2 % 2
+    request = Request("d", fractions=(1.5,), num_seeds=2, num_resamples=2, output=tmp_path)
+    scores = evaluate(encoder, opened(splits), request).arrays["budget_scores"]
+    np.testing.assert_array_equal(scores[0, :, :, 1], 0.5)
+
+
+def test_without_validation_budgets_spare_the_held_out_patients(
+    splits, encoder, opened, budget_request, tmp_path
+):
+    del splits["validation"]
+    result = evaluate(encoder, opened(splits), budget_request)
+    patients = [study.patient_id for study in splits["train"].studies]
+    held_out = held_out_studies(patients, seed=5)
+    train_ids = [study.study_id for study in splits["train"].studies]
+    assert listed(tmp_path, "100-percent-seed-5") == set(compress(train_ids, ~held_out))
+    assert result.protocol["label_budgets"]["drawn_from_studies"] == (~held_out).sum()
+    assert result.protocol["label_budgets"]["chosen_on"].startswith("a random fifth")
+
+
+def test_impossible_budgets_are_errors(splits, encoder, opened, budget_request):
+    with pytest.raises(UserError, match="up to the 90 training studies"):
+        evaluate(encoder, opened(splits), dataclasses.replace(budget_request, fractions=(91,)))
+    with pytest.raises(UserError, match="one seed or more"):
+        evaluate(encoder, opened(splits), dataclasses.replace(budget_request, num_seeds=0))

@@ -27,13 +27,8 @@ SIMILARITY = np.array(
 GROUPS = np.array([0, 1, 2, 3, 3])
 
 
-def search_matrix(similarity, query_groups, gallery_groups):
-    """Searches with embeddings whose inner products are the matrix: rows against unit vectors."""
-    return search(similarity, np.eye(similarity.shape[1]), query_groups, gallery_groups)
-
-
 def test_ranks_of_a_hand_made_matrix():
-    found = search_matrix(SIMILARITY, GROUPS, GROUPS)
+    found = search(SIMILARITY.__getitem__, GROUPS, GROUPS)
     assert found.ranks.tolist() == [1, 4, 2, 1, 2]
     assert found.neighbors[1].tolist() == [0, 2, 3, 1, 4]
     np.testing.assert_allclose(found.similarities[1], [0.8, 0.7, 0.6, 0.5, 0.1])
@@ -48,17 +43,17 @@ def test_ranks_of_a_hand_made_matrix():
 
 
 def test_a_constant_encoder_ranks_last():
-    found = search(np.ones((6, 2)), np.ones((6, 2)), np.arange(6), np.arange(6))
+    found = search(np.ones((6, 6)).__getitem__, np.arange(6), np.arange(6))
     assert found.ranks.tolist() == [6] * 6
 
 
 def test_blocks_of_queries_change_nothing(monkeypatch):
     generator = np.random.default_rng(0)
-    queries, gallery = generator.normal(size=(50, 8)), generator.normal(size=(30, 8))
+    scores = generator.normal(size=(50, 30))
     groups = generator.integers(10, size=50), np.arange(30) % 10
-    whole = search(queries, gallery, *groups)
+    whole = search(scores.__getitem__, *groups)
     monkeypatch.setattr(ranking, "_QUERIES_AT_ONCE", 7)
-    blocks = search(queries, gallery, *groups)
+    blocks = search(scores.__getitem__, *groups)
     assert np.array_equal(whole.ranks, blocks.ranks)
     assert np.array_equal(whole.neighbors, blocks.neighbors)
 

@@ -1,4 +1,4 @@
-"""Random embeddings, and a mesh over the eight virtual devices, for the tests of the losses."""
+"""Random embeddings, numerical gradients and eight virtual devices, for the tests of the losses."""
 
 from collections.abc import Callable
 
@@ -23,6 +23,36 @@ def make_batch() -> Callable[..., Batch]:
         return image.astype(np.float32), text.astype(np.float32), groups.astype(np.int32)
 
     return make
+
+
+@pytest.fixture
+def assert_slope() -> Callable[..., None]:
+    """Compares a loss's gradient with the finite differences of its reference in float64.
+
+    Both are taken along one random direction of all the arrays at once, each array's of length one.
+    """
+
+    def check(
+        loss: Callable[..., jax.Array], reference: Callable[..., float], *arrays: np.ndarray
+    ) -> None:
+        rng = np.random.default_rng(1)
+        directions = [rng.normal(size=np.shape(array)) for array in arrays]
+        directions = [direction / np.linalg.norm(direction) for direction in directions]
+
+        def along(step: float) -> float:
+            moved = [
+                np.asarray(array, np.float64) + step * direction
+                for array, direction in zip(arrays, directions, strict=True)
+            ]
+            return reference(*moved)
+
+        expected = (along(1e-5) - along(-1e-5)) / 2e-5
+        assert abs(expected) > 1e-3
+        gradients = jax.grad(loss, argnums=tuple(range(len(arrays))))(*arrays)
+        slope = sum(np.sum(np.asarray(g) * d) for g, d in zip(gradients, directions, strict=True))
+        assert slope == pytest.approx(expected, rel=1e-4)
+
+    return check
 
 
 @pytest.fixture

@@ -31,10 +31,10 @@ def reference(image, text, temperature, weight=0.5, groups=None):
 
 
 @functools.partial(jax.jit, static_argnames=("tile_size", "image_to_text_weight"))
-def value_and_gradients(image, text, temperature, group_ids=None, **options):
+def value_and_gradients(image, text, temperature, group_ids=None, mask=None, **options):
     def loss(image, text, temperature):
         return losses.info_nce(
-            image, text, temperature=temperature, group_ids=group_ids, **options
+            image, text, temperature=temperature, group_ids=group_ids, mask=mask, **options
         )[0]
 
     return jax.value_and_grad(loss, argnums=(0, 1, 2))(image, text, temperature)
@@ -185,6 +185,43 @@ def test_without_any_negative_the_loss_and_its_gradient_are_zero(make_batch, til
         np.testing.assert_array_equal(gradient, 0.0)
 
 
+@pytest.mark.parametrize("tile_size", [None, 5])
+def test_a_mask_is_the_same_as_the_rows_alone(make_batch, tile_size):
+    image, text, groups = make_batch(23)
+    mask = np.random.default_rng(2).random(23) < 0.6
+    options = {"image_to_text_weight": 0.75, "tile_size": tile_size}
+    value, gradients = value_and_gradients(image, text, 0.1, groups, mask, **options)
+    alone, expected = value_and_gradients(image[mask], text[mask], 0.1, groups[mask], **options)
+    assert value == pytest.approx(float(alone), rel=1e-6)
+    assert value == pytest.approx(reference(image[mask], text[mask], 0.1, 0.75, groups[mask]))
+    assert_same([gradients[0][mask], gradients[1][mask], gradients[2]], list(expected), 2e-6)
+    for gradient in gradients[:2]:
+        np.testing.assert_array_equal(gradient[~mask], 0.0)
+
+
+@pytest.mark.parametrize("tile_size", [None, 4])
+def test_metrics_are_those_of_the_rows_that_count(make_batch, tile_size):
+    image, text, groups = make_batch(30, dim=4)
+    mask = np.arange(30) % 3 != 0
+    options = {"temperature": 0.1, "tile_size": tile_size}
+    _, metrics = losses.info_nce(image, text, group_ids=groups, mask=mask, **options)
+    _, expected = losses.info_nce(image[mask], text[mask], group_ids=groups[mask], **options)
+    assert 0.1 < expected["image_to_text_accuracy"] < 0.9
+    assert_same(metrics, expected)
+
+
+@pytest.mark.parametrize("tile_size", [None, 4])
+@pytest.mark.parametrize("rows", [0, 1])
+def test_with_one_row_or_none_the_loss_and_its_gradient_are_zero(make_batch, tile_size, rows):
+    image, text, groups = make_batch(9)
+    image[5:] = np.nan  # What incomplete rows hold does not matter.
+    mask = np.arange(9) < rows
+    loss, gradients = value_and_gradients(image, text, 0.05, groups, mask, tile_size=tile_size)
+    assert loss == 0.0
+    for gradient in gradients:
+        np.testing.assert_array_equal(gradient, 0.0)
+
+
 @pytest.mark.parametrize("tile_size", [None, 4])
 def test_rows_of_zeros_and_tiny_temperatures_stay_finite(make_batch, tile_size):
     image, text, _ = make_batch(9)
@@ -233,11 +270,11 @@ def test_permuting_the_batch_permutes_the_gradients(seed, tile_size):
 @pytest.mark.parametrize("tile_size", [None, 16, 12])
 def test_eight_devices_give_the_same_as_one(make_batch, shard_rows, tile_size):
     image, text, groups = make_batch(64)
+    mask = np.arange(64) % 5 != 1
     options = {"image_to_text_weight": 0.75, "tile_size": tile_size}
-    one = value_and_gradients(image, text, 0.1, group_ids=groups, **options)
-    many = value_and_gradients(
-        shard_rows(image), shard_rows(text), 0.1, group_ids=shard_rows(groups), **options
-    )
+    one = value_and_gradients(image, text, 0.1, groups, mask, **options)
+    sharded = [shard_rows(value) for value in (image, text, groups, mask)]
+    many = value_and_gradients(*sharded[:2], 0.1, *sharded[2:], **options)
     assert len(many[1][0].sharding.device_set) == 8
     assert_same(many, one)
 
@@ -263,6 +300,7 @@ def test_tiles_need_little_memory_which_grows_linearly():
         ((4, 8), (5, 8), {}, "image and text embeddings must both be"),
         ((4,), (4,), {}, "image and text embeddings must both be"),
         ((4, 8), (4, 8), {"group_ids": np.zeros(3, np.int32)}, "group_ids must be"),
+        ((4, 8), (4, 8), {"mask": np.ones(3, bool)}, r"mask must be \[4\]"),
         ((4, 8), (4, 8), {"tile_size": 0}, "tile_size must be at least 1"),
     ],
 )

@@ -25,7 +25,7 @@ def reference(image, text, temperature, bias, groups=None):
 
 
 @functools.partial(jax.jit, static_argnames="tile_size")
-def value_and_gradients(image, text, temperature, bias, group_ids=None, tile_size=None):
+def value_and_gradients(image, text, temperature, bias, group_ids=None, tile_size=None, mask=None):
     def loss(image, text, temperature, bias):
         return losses.sigmoid_contrastive(
             image,
@@ -33,6 +33,7 @@ def value_and_gradients(image, text, temperature, bias, group_ids=None, tile_siz
             temperature=temperature,
             bias=bias,
             group_ids=group_ids,
+            mask=mask,
             tile_size=tile_size,
         )[0]
 
@@ -105,12 +106,42 @@ def test_without_any_negative_only_the_positives_count(make_batch, tile_size):
     assert all(np.all(np.isfinite(gradient)) for gradient in gradients)
 
 
+@pytest.mark.parametrize("tile_size", [None, 5])
+def test_a_mask_is_the_same_as_the_rows_alone(make_batch, tile_size):
+    image, text, groups = make_batch(23)
+    mask = np.random.default_rng(2).random(23) < 0.6
+    value, gradients = value_and_gradients(image, text, 0.1, -3.0, groups, tile_size, mask)
+    kept = image[mask], text[mask]
+    alone, expected = value_and_gradients(*kept, 0.1, -3.0, groups[mask], tile_size)
+    assert value == pytest.approx(float(alone), rel=1e-6)
+    assert value == pytest.approx(reference(*kept, 0.1, -3.0, groups[mask]), rel=1e-5)
+    assert_same([*(g[mask] for g in gradients[:2]), *gradients[2:]], list(expected), 2e-6)
+    for gradient in gradients[:2]:
+        np.testing.assert_array_equal(gradient[~mask], 0.0)
+    options = {"temperature": 0.1, "bias": -3.0, "tile_size": tile_size}
+    _, metrics = losses.sigmoid_contrastive(image, text, group_ids=groups, mask=mask, **options)
+    _, expected = losses.sigmoid_contrastive(*kept, group_ids=groups[mask], **options)
+    assert_same(metrics, expected)
+
+
+@pytest.mark.parametrize("tile_size", [None, 4])
+def test_without_rows_the_loss_and_its_gradient_are_zero(make_batch, tile_size):
+    image, text, groups = make_batch(9)
+    image[5:] = np.nan  # What incomplete rows hold does not matter.
+    nothing = np.zeros(9, bool)
+    loss, gradients = value_and_gradients(image, text, 0.1, -3.0, groups, tile_size, nothing)
+    assert loss == 0.0
+    for gradient in gradients:
+        np.testing.assert_array_equal(gradient, 0.0)
+
+
 @pytest.mark.parametrize("tile_size", [None, 16, 12])
 def test_eight_devices_give_the_same_as_one(make_batch, shard_rows, tile_size):
     image, text, groups = make_batch(64)
-    one = value_and_gradients(image, text, 0.1, -3.0, groups, tile_size)
-    sharded = [shard_rows(value) for value in (image, text, groups)]
-    many = value_and_gradients(*sharded[:2], 0.1, -3.0, sharded[2], tile_size)
+    mask = np.arange(64) % 5 != 1
+    one = value_and_gradients(image, text, 0.1, -3.0, groups, tile_size, mask)
+    sharded = [shard_rows(value) for value in (image, text, groups, mask)]
+    many = value_and_gradients(*sharded[:2], 0.1, -3.0, sharded[2], tile_size, sharded[3])
     assert len(many[1][0].sharding.device_set) == 8
     assert_same(many, one)
 

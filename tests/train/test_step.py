@@ -14,6 +14,7 @@ from medclip_jax.config import base_config
 from medclip_jax.errors import UserError
 from medclip_jax.models.factory import build_model
 from medclip_jax.train import optimizer as optimizers
+from medclip_jax.train.masks import BatchMasks
 from medclip_jax.train.state import TrainState, create_state, dummy_batch
 from medclip_jax.train.step import check_objectives, make_eval_step, make_train_step
 
@@ -42,6 +43,8 @@ def batch() -> dict[str, jax.Array]:
         "token_ids": jnp.asarray(rng.integers(5, VOCAB_SIZE, (8, 8)), jnp.int32),
         "token_mask": jnp.ones((8, 8), bool),
         "group_ids": jnp.arange(16, dtype=jnp.int32).reshape(8, 2),
+        "has_image": jnp.ones(8, bool),
+        "has_text": jnp.ones(8, bool),
     }
 
 
@@ -55,7 +58,7 @@ def start(config: ConfigDict) -> tuple[TrainState, Callable[..., Any]]:
     mesh = sharding.make_mesh({"data": -1, "fsdp": 1})
     plateau = optimizers.make_plateau(config.schedule)
     state = create_state(model, optimizer, plateau, config, example, mesh)
-    step = make_train_step(model, config, optimizer, lambda step: 0.01)
+    step = make_train_step(model, config, BatchMasks(), optimizer, lambda step: 0.01)
     return jax.device_get(state), jax.jit(step)
 
 
@@ -93,7 +96,7 @@ def test_no_gradient_is_computed_for_frozen_parameters(
     names = list(optimizers.flatten_params(state.params))
     optimizer = optimizers.make_optimizer(everything.optimizer, names)
     all_trainable = state.replace(opt_state=optimizer.init(optimizers.flatten_params(state.params)))
-    whole = jax.jit(make_train_step(model, everything, optimizer, lambda step: 0.01))
+    whole = jax.jit(make_train_step(model, everything, BatchMasks(), optimizer, lambda step: 0.01))
 
     def flops(function: Any, state: TrainState) -> float:
         return function.lower(state, batch).compile().cost_analysis()["flops"]
@@ -139,7 +142,7 @@ def test_the_plateau_scales_the_rate(start: Any, after: Any, batch: dict) -> Non
 def test_evaluation_uses_the_average_and_no_randomness(
     start: Any, after: Any, batch: dict, config: ConfigDict
 ) -> None:
-    evaluate = jax.jit(make_eval_step(build_model(config, VOCAB_SIZE), config))
+    evaluate = jax.jit(make_eval_step(build_model(config, VOCAB_SIZE), config, BatchMasks()))
     state = after[0]
     loss = float(evaluate(state, batch)["loss"])
     assert loss == float(evaluate(state.replace(step=jnp.int32(9)), batch)["loss"])

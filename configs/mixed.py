@@ -1,0 +1,77 @@
+"""Mixed data (Wang et al., arXiv 2103.16022): one transformer over patches and tokens.
+
+    medclip-jax pretrain --config configs/mixed.py --workdir runs/mixed
+
+Masked language and multi-scale masked vision modelling on paired, image-only and text-only data,
+and matching on the pairs. The paper's abstract gives no sizes and no code is public: what is taken
+from elsewhere names its source, the rest is our default.
+"""
+
+from ml_collections import ConfigDict
+
+from medclip_jax.config import base_config
+from medclip_jax.small_config import check_variant, shrink
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    """The full size, or a variant: "", "demo" or "small"."""
+    check_variant("mixed.py", variant)
+    config = base_config()
+    config.objectives.contrastive.weight = 0.0
+    config.objectives.matching.weight = 1.0  # as BiomedCLIP's paper describes the system
+    config.objectives.masked_language.weight = 1.0
+    config.objectives.masked_language.rate = 0.15  # BERT, MedViLL, M3AE
+    config.objectives.masked_vision.weight = 1.0
+    config.objectives.masked_vision.scales = (1, 2, 4)
+    config.objectives.masked_vision.ratios = (0.25, 0.5, 0.75)
+
+    # The encoders are embeddings only: the fusion is the one transformer, ViT-B in size.
+    config.image_encoder.update(name="patches", hidden_size=768, patch_size=16)
+    config.text_encoder.update(name="bert", num_layers=0, hidden_size=768, max_length=256)
+    config.fusion.update(
+        shared=True, num_layers=12, hidden_size=768, num_heads=12, dropout_rate=0.1
+    )
+
+    config.num_steps = 100_000  # M3AE
+    config.batch_size = 256  # M3AE
+    config.optimizer.learning_rate = 1e-4
+    config.optimizer.weight_decay = 0.01  # MedViLL, M3AE
+    config.optimizer.weight_decay_multipliers = ((r"(bias|scale)$", 0.0),)
+    config.optimizer.clip_norm = 1.0
+    config.schedule.name = "cosine"
+    config.schedule.warmup_steps = 10_000  # M3AE: 10 %
+    config.compute_dtype = "bfloat16"
+    config.log_every = 50
+    config.evaluate_every = 5000
+    config.checkpoint_every = 1000
+
+    # Paired, image-only and text-only at 2 : 1 : 1.
+    config.data.mixture = (
+        ("mimic_cxr", 2.0),
+        ("nih_chestxray14", 1.0, "image"),
+        ("openi", 1.0, "text"),
+    )
+    config.data.text = "report"
+    config.data.image_size = 256
+    config.data.validation_examples = 5000
+    config.tokenizer.vocab_size = 30522  # BERT
+    if variant:
+        _shrink(config, variant)
+    return config
+
+
+def _shrink(config: ConfigDict, variant: str) -> None:
+    shrink(config, variant)
+    config.image_encoder.update(name="patches", hidden_size=128, patch_size=16)
+    config.text_encoder.num_layers = 0
+    config.fusion.update(num_layers=4, hidden_size=128, num_heads=4, dropout_rate=0.0)
+    config.matching_head.hidden_size = 128
+    if variant == "demo":
+        name = "synthetic_cxr/demo"
+        config.data.mixture = ((name, 2.0), (name, 1.0, "image"), (name, 1.0, "text"))
+    else:
+        config.data.mixture = (
+            ("manifest/pairs", 2.0),
+            ("manifest/nih", 1.0, "image"),
+            ("manifest/openi_reports", 1.0, "text"),
+        )

@@ -1,0 +1,209 @@
+"""Every key that a run's config has, with its default and, for numbers, its least value."""
+
+from ml_collections import ConfigDict
+
+# The least value that a number may have.
+LEAST = {
+    "seed": 0,
+    "num_steps": 1,
+    "batch_size": 1,
+    "log_every": 1,
+    "checkpoint_every": 1,
+    "evaluate_every": 1,
+    "image_encoder.width": 1,
+    "projection.size": 1,
+    "fusion.num_layers": 0,
+    "caption_decoder.num_layers": 1,
+    "objectives.multi_view_contrastive.views": 2,
+    "optimizer.learning_rate": 0,
+    "optimizer.weight_decay": 0,
+    "optimizer.clip_norm": 0,
+    "optimizer.ema_decay": 0,
+    "schedule.warmup_steps": 0,
+    "schedule.patience": 1,
+    "data.image_size": 1,
+    "data.validation_examples": 0,
+    "data.num_threads": 1,
+    "data.prefetch": 1,
+    "tokenizer.vocab_size": 1,
+    "augmentation.crop_size": 1,
+}
+
+
+def base_config() -> ConfigDict:
+    """Every key a run has, with neutral defaults; config files change values, never add keys."""
+    config = ConfigDict()
+    config.seed = 0
+    config.num_steps = 1000
+    config.batch_size = 32
+    config.log_every = 10  # steps, as are the next two
+    config.checkpoint_every = 500
+    config.evaluate_every = 500
+    # -1 fills an axis with the devices that are left. Rows of a batch lie over data x fsdp.
+    config.mesh = ConfigDict({"data": -1, "fsdp": 1})
+    config.compute_dtype = "float32"  # or "bfloat16"; parameters are always float32
+
+    config.objectives = _base_objectives()
+    config.image_encoder = ConfigDict(
+        {
+            "name": "resnet50",  # the size of vit_* is in the name, that of "vit" in the next four
+            "hidden_size": 384,
+            "num_layers": 12,
+            "num_heads": 6,
+            "patch_size": 16,
+            "width": 64,  # of a ResNet's stem
+            "channels": 1,
+            "pooling": "mean",
+            "remat": False,
+        }
+    )
+    config.text_encoder = ConfigDict(
+        {
+            "name": "bert",  # or "none"
+            "hidden_size": 768,
+            "num_layers": 12,
+            "num_heads": 12,
+            "intermediate_size": 3072,
+            "max_position_embeddings": 512,
+            "max_length": 128,  # tokens of one text
+            "pooling": "cls",
+            "dropout_rate": 0.1,
+            "remat": False,
+        }
+    )
+    config.projection = ConfigDict({"size": 512, "kind": "nonlinear", "bias": True})
+    config.temperature = ConfigDict({"init": 0.07, "learnable": True})
+    config.sigmoid_bias = -10.0  # start of the learnable bias of sigmoid_contrastive
+    # A transformer over patches and tokens together; num_layers 0 has none. With `shared` it is the
+    # one transformer: images alone and texts alone go through it too.
+    config.fusion = ConfigDict(
+        {
+            "num_layers": 0,
+            "hidden_size": 384,
+            "num_heads": 6,
+            "dropout_rate": 0.0,
+            "remat": False,
+            "shared": False,
+        }
+    )
+    config.matching_head = ConfigDict({"hidden_size": 512})
+    config.caption_decoder = ConfigDict(
+        {
+            "hidden_size": 1024,
+            "num_layers": 1,
+            "num_heads": 16,
+            "intermediate_size": 4096,
+            "dropout_rate": 0.1,
+        }
+    )
+    config.local_projection_size = 512  # of local_contrastive's regions and words
+
+    config.optimizer = ConfigDict(
+        {
+            "learning_rate": 1e-4,
+            "b1": 0.9,
+            "b2": 0.999,
+            "eps": 1e-8,
+            "weight_decay": 0.0,
+            "decoupled_weight_decay": True,  # False adds it to the gradient, as torch's Adam does
+            "clip_norm": 0.0,  # 0 does not clip
+            "ema_decay": 0.0,  # 0 keeps no average of the weights
+            # Regular expressions on parameter names; of each table the first match counts.
+            "frozen": (),
+            "learning_rate_multipliers": (),  # ((pattern, multiplier), ...)
+            "weight_decay_multipliers": (),
+        }
+    )
+    config.schedule = ConfigDict(
+        {
+            "name": "cosine",  # "constant", "cosine" or "plateau"
+            "warmup_steps": 0,
+            "final_fraction": 0.0,  # of the learning rate, where the cosine ends
+            "factor": 0.5,  # plateau: times this ...
+            "patience": 5,  # ... after so many evaluations without a lower validation loss
+        }
+    )
+    config.data = ConfigDict(
+        {
+            "dataset": "synthetic_cxr/demo",
+            # ((dataset, weight), ...) instead of one dataset; (dataset, weight, "image") shows the
+            # images of a set only, "text" the texts.
+            "mixture": (),
+            "data_dir": "",  # "" is $TFDS_DATA_DIR, else TFDS's default
+            "image_size": 256,  # side of the padded square that the host hands over
+            "sections": ("findings", "impression"),
+            "text": "sentence",  # one sentence a step, one "section", or the whole "report"
+            "remove_priors": False,  # leaves out what refers to earlier studies
+            "labels": (),  # labels that objectives see; none named is all
+            "validation_examples": 512,
+            "num_threads": 16,
+            "prefetch": 4,  # batches read ahead
+        }
+    )
+    config.tokenizer = ConfigDict(
+        {"directory": "", "vocab_size": 8192}  # "" trains WordPiece on the training reports
+    )
+    config.augmentation = ConfigDict(
+        {
+            "crop_size": 224,
+            "crop_area": (0.6, 1.0),
+            "flip_probability": 0.0,
+            "rotation_degrees": 20.0,
+            "translation": 0.1,
+            "scale": (0.95, 1.05),
+            "brightness": (0.6, 1.4),
+            "contrast": (0.6, 1.4),
+            "blur_sigma": (0.1, 3.0),
+            "mean": 0.5,
+            "std": 0.25,
+        }
+    )
+    return config.lock()
+
+
+def _base_objectives() -> ConfigDict:
+    """The objectives with their options; one with weight 0 is off."""
+    return ConfigDict(
+        {
+            # tile_size 0 computes the dense loss.
+            "contrastive": {"weight": 1.0, "image_to_text_weight": 0.5, "tile_size": 0},
+            "sigmoid_contrastive": {"weight": 0.0, "tile_size": 0},
+            # MedCLIP: targets from the similarity of labels.
+            "soft_contrastive": {"weight": 0.0},
+            # CXR-CLIP: `views` images and texts of each study.
+            "multi_view_contrastive": {
+                "weight": 0.0,
+                "views": 2,
+                "image_weight": 1.0,
+                "text_weight": 0.5,
+                "tile_size": 0,
+            },
+            # GLoRIA: words against regions; the temperatures multiply, as in its code.
+            "local_contrastive": {
+                "weight": 0.0,
+                "attention_temperature": 4.0,
+                "word_temperature": 5.0,
+                "temperature": 10.0,
+            },
+            "matching": {
+                "weight": 0.0,
+                "kind": "binary",  # or "margin"
+                "negatives": "random",  # "label_aware" or "hard"
+                "margin": 0.5,
+            },
+            "captioning": {"weight": 0.0, "backward": True, "label_smoothing": 0.0},
+            "masked_language": {
+                "weight": 0.0,
+                "rate": 0.15,
+                "whole_words": True,
+                "image_rate": 0.5,  # share of the rows that see their image
+            },
+            "masked_vision": {
+                "weight": 0.0,
+                "scales": (1, 2, 4),  # side of the masked blocks in patches
+                "ratios": (0.5,),  # share of the patches that is masked
+                "text_rate": 0.5,  # share of the rows that see their text
+                "normalize_patches": False,
+            },
+        }
+    )

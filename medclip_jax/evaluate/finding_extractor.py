@@ -1,0 +1,177 @@
+"""Reads findings off a report by rules, in the manner of NegEx and the CheXpert labeler.
+
+A sentence is searched for the terms of `finding_lexicon`; each mention is then present, denied or
+uncertain by the cues that reach it. A cue before a mention ("no", "possible") reaches forward over
+a list, up to "but", a new statement or the end of the sentence; a cue after it ("has resolved",
+"cannot be excluded") reaches back to what it is said of (Chapman et al., J. Biomed. Inform.
+34:301, 2001; Irvin et al., arXiv 1901.07031, section 2.2).
+"""
+
+import functools
+import re
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from medclip_jax.data.reports import normalize_sentence, split_sentences
+from medclip_jax.errors import UserError
+from medclip_jax.evaluate.finding_lexicon import (
+    CUES,
+    LABEL_NAMES,
+    NO_FINDING,
+    NORMAL_STATEMENTS,
+    NOT_FINDINGS,
+    STATEMENT_OPENERS,
+    TERMS,
+)
+
+PRESENT, UNCERTAIN, DENIED = 1.0, -1.0, 0.0
+# Of several mentions of a finding the first of these counts.
+_PRECEDENCE = (PRESENT, UNCERTAIN, DENIED)
+
+
+class _Span(NamedTuple):
+    """A mention of the label, or a cue of the kind, that `name` gives."""
+
+    name: str
+    start: int
+    end: int
+
+
+def extract_findings(text: str) -> dict[str, float]:
+    """What a report says of each of CheXpert's fourteen labels.
+
+    Returns:
+        Label to 1 present, 0 denied or -1 uncertain; NaN where it is not mentioned. Of several
+        mentions present counts before uncertain, and uncertain before denied. "No Finding" is 1 if
+        nothing is present or uncertain, 0 if something is present, -1 if something is at most
+        uncertain, and NaN for a text without words. A device counts as a finding there, as in the
+        synthetic set and other than in CheXpert.
+    """
+    statuses: dict[str, set[float]] = {label: set() for label in LABEL_NAMES}
+    for sentence in split_sentences(text):
+        for label, status in _statements(sentence.lower()):
+            statuses[label].add(status)
+    said = set().union(*statuses.values())
+    if normalize_sentence(text):
+        opposite = {PRESENT: DENIED, UNCERTAIN: UNCERTAIN, DENIED: PRESENT, np.nan: PRESENT}
+        statuses[NO_FINDING] = {opposite[_strongest(said)]}
+    return {label: _strongest(found) for label, found in statuses.items()}
+
+
+def extract_labels(
+    texts: Sequence[str], label_names: Sequence[str] = LABEL_NAMES
+) -> Float[np.ndarray, "texts labels"]:
+    """What each text says of each label, as `extract_findings` gives it.
+
+    Raises:
+        UserError: a label is none of CheXpert's.
+    """
+    for name in label_names:
+        if name not in LABEL_NAMES:
+            raise UserError(f"no rules for label {name!r}; there are {', '.join(LABEL_NAMES)}")
+    found = [extract_findings(text) for text in texts]
+    values = [[findings[name] for name in label_names] for findings in found]
+    return np.array(values, np.float32).reshape(len(texts), len(label_names))
+
+
+@functools.cache
+def finding_words() -> frozenset[str]:
+    """The words, in lower case, that name a finding: "effusion", "enlarged", "pacemaker", …"""
+    return frozenset(
+        word for terms in TERMS.values() for word in (terms.words + " " + terms.key_words).split()
+    )
+
+
+def _strongest(statuses: set[float]) -> float:
+    return next((status for status in _PRECEDENCE if status in statuses), np.nan)
+
+
+_MENTIONS = {label: terms.pattern for label, terms in TERMS.items()}
+_NORMAL = tuple((re.compile(pattern), labels) for pattern, labels in NORMAL_STATEMENTS)
+_NOT_FINDINGS = re.compile(rf"\b(?:{NOT_FINDINGS})\b")
+# No cue begins or ends within a word; some begin or end with a mark.
+_CUE = re.compile(
+    r"(?:(?<!\w)|(?=\W))(?:"
+    + "|".join(f"(?P<{kind}>{pattern})" for kind, pattern in CUES.items())
+    + r")(?:(?!\w)|(?<=\W))"
+)
+_OPENER = re.compile(STATEMENT_OPENERS)
+_CONJUNCTION = re.compile(r"\b(?:and|or)\b")
+
+
+def _statements(sentence: str) -> Iterator[tuple[str, float]]:
+    """The labels that a sentence in lower case says something of, and what."""
+    sentence = _NOT_FINDINGS.sub(lambda match: " " * len(match[0]), sentence)
+    for pattern, labels in _NORMAL:
+        if pattern.search(sentence):
+            yield from ((label, DENIED) for label in labels)
+    mentions = [
+        _Span(label, *match.span())
+        for label, pattern in _MENTIONS.items()
+        for match in pattern.finditer(sentence)
+    ]
+    cues = _find_cues(sentence, mentions)
+    for mention in mentions:
+        kinds = _kinds_before(mention, cues) | _kinds_after(mention, cues, sentence)
+        if kinds & {"ignored_before", "ignored_after"}:
+            continue
+        if "doubtful_after" in kinds:
+            yield mention.name, UNCERTAIN
+        elif kinds & {"denied_after", "denied_before"}:
+            yield mention.name, DENIED
+        elif kinds & {"doubtful_before", "either"}:
+            yield mention.name, UNCERTAIN
+        else:
+            yield mention.name, PRESENT
+
+
+def _find_cues(sentence: str, mentions: Sequence[_Span]) -> list[_Span]:
+    """The cues in order; commas that begin a new statement are among them as "end"."""
+    cues = [_Span(match.lastgroup or "", *match.span()) for match in _CUE.finditer(sentence)]
+    # "Small or moderate" is no doubt about a finding; "atelectasis or pneumonia" is.
+    cues = [
+        cue
+        for cue in cues
+        if sentence[cue.start : cue.end] != "or"
+        or (any(m.end <= cue.start for m in mentions) and any(m.start >= cue.end for m in mentions))
+    ]
+    for match in _OPENER.finditer(sentence):
+        ends = [cue.start for cue in cues if cue.name == "end" and cue.start >= match.end()]
+        clause = sentence[match.end() : min(ends, default=len(sentence))]
+        if not re.search(r"\bn?or\b|/", clause):
+            cues.append(_Span("end", match.start(), match.start() + 1))
+    return sorted(cues, key=lambda cue: cue.start)
+
+
+def _kinds_before(mention: _Span, cues: Sequence[_Span]) -> set[str]:
+    """The kinds of cues that reach forward to the mention, those within it included."""
+    kinds: set[str] = set()
+    within_doubt = True
+    for cue in reversed(cues):
+        if cue.end > mention.end:
+            continue
+        if cue.name == "end" or cue.name.endswith("_after"):
+            break
+        within_doubt &= cue.name != "end_of_doubt"
+        if within_doubt or cue.name == "denied_before":
+            kinds.add(cue.name)
+    return kinds
+
+
+def _kinds_after(mention: _Span, cues: Sequence[_Span], sentence: str) -> set[str]:
+    """The kinds of cues that reach back to the mention."""
+    kinds: set[str] = set()
+    for cue in cues:
+        if cue.start < mention.end:
+            continue
+        between = sentence[mention.end : cue.start].rstrip(" ,")
+        apart = "," in between and not _CONJUNCTION.search(between)
+        if apart or cue.name in ("end", "verb") or cue.name.endswith("_before"):
+            break
+        kinds.add(cue.name)
+        if cue.name.endswith("_after"):
+            break
+    return kinds

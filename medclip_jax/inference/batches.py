@@ -1,0 +1,53 @@
+"""Runs functions of a model over many examples, in batches of one shape."""
+
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from medclip_jax.errors import UserError
+
+
+def call(model: nn.Module, variables: Any, method: str, *arrays: Any) -> Any:
+    """What a method of the model makes of the arrays."""
+    return model.apply(variables, *arrays, method=method)
+
+
+def in_batches(
+    run: Callable[..., Any],
+    load_part: Callable[[Any], tuple[np.ndarray, ...]],
+    items: Sequence[Any],
+    batch_size: int,
+    unit: str,
+    progress: bool = False,
+) -> Any:
+    """What `run` makes of all items, joined along the first axis.
+
+    Args:
+        run: maps arrays of `batch_size` rows to a tree of such arrays.
+        load_part: makes the arrays of a part of the items.
+        items: any number above none; the last batch is filled up, then cut.
+        batch_size: rows of a batch.
+        unit: what the items are.
+        progress: whether to show a bar.
+
+    Raises:
+        UserError: there are no items.
+    """
+    results = []
+    with tqdm(total=len(items), unit=unit, disable=not progress or None) as bar:
+        for start in range(0, len(items), batch_size):
+            part = items[start : start + batch_size]
+            arrays = load_part(part)
+            padded = [np.resize(array, (batch_size, *array.shape[1:])) for array in arrays]
+            outputs = run(*padded)
+            results.append(jax.tree.map(operator.itemgetter(slice(len(part))), outputs))
+            bar.update(len(part))
+    if not results:
+        raise UserError(f"there are no {unit} to read")
+    fetched = jax.device_get(results)
+    return jax.tree.map(lambda *parts: np.concatenate(parts), *fetched)

@@ -1,0 +1,286 @@
+"""Trained encoders in use: load a run, embed images and texts, classify without labels.
+
+encoder = medclip_jax.load("runs/convirt")
+encoder.embed_images(["a.jpg", "b.png"]) @ encoder.embed_texts(["Small left effusion."]).T
+"""
+
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Bool, Float, Int, UInt8
+from ml_collections import ConfigDict
+
+from medclip_jax import zero_shot
+from medclip_jax.config import read_config
+from medclip_jax.data.augment import Augmentation, prepare
+from medclip_jax.data.images import ImageSource, decode_gray, fit_square
+from medclip_jax.data.tokenizer import Tokenizer, load_tokenizer
+from medclip_jax.errors import UserError
+from medclip_jax.inference import masked, pairs, reports
+from medclip_jax.inference.batches import call, in_batches
+from medclip_jax.models.factory import build_model
+from medclip_jax.models.image_text_model import ImageTextModel
+from medclip_jax.train.checkpoint import Checkpointer
+from medclip_jax.train.masks import BatchMasks
+from medclip_jax.train.state import Batch, dummy_batch, init_variables, quick_compilation
+
+Embeddings = Float[np.ndarray, "num_examples size"]
+PairScores = Float[np.ndarray, "images texts"]
+Views = Float[np.ndarray, "num_examples size size"]
+
+NO_EMBEDDINGS = (
+    "this run trained no embeddings: its config has no contrastive objective and no matching "
+    "of embeddings"
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoder:
+    """An image and a text encoder with a shared space.
+
+    Attributes:
+        variables: Flax variables ("params", "batch_stats").
+        step: the training step they are from; 0 for random ones.
+    """
+
+    config: ConfigDict
+    tokenizer: Tokenizer
+    variables: Mapping[str, Any]
+    step: int = 0
+
+    def embed_images(
+        self, images: Sequence[ImageSource], *, batch_size: int = 64, progress: bool = False
+    ) -> Embeddings:
+        """Unit-length embeddings `[N, D]` of paths, encoded bytes, uint8 arrays or PIL images.
+
+        Raises:
+            UserError: an image cannot be read.
+        """
+        return self._encode_images("image_embeddings", images, batch_size, progress)
+
+    def image_features(
+        self, images: Sequence[ImageSource], *, batch_size: int = 64, progress: bool = False
+    ) -> Embeddings:
+        """The image encoder's pooled output `[N, F]` before the projection, for linear probes."""
+        return self._encode_images("image_features", images, batch_size, progress)
+
+    def embed_texts(
+        self, texts: Sequence[str], *, batch_size: int = 64, progress: bool = False
+    ) -> Embeddings:
+        """Unit-length embeddings `[N, D]`; a text beyond `text_encoder.max_length` is cut."""
+        if isinstance(texts, str):
+            raise UserError("embed_texts takes a list of strings, not one string")
+
+        if self.model.text_projection is None:
+            raise UserError(NO_EMBEDDINGS)
+
+        def run(token_ids: np.ndarray, token_mask: np.ndarray) -> jax.Array:
+            return self.apply("encode_text", token_ids, token_mask)["text_embeddings"]
+
+        return in_batches(run, self.tokenize, texts, batch_size, "texts", progress)
+
+    def zero_shot(
+        self, images: Sequence[ImageSource], prompts: zero_shot.Prompts
+    ) -> Float[np.ndarray, "num_examples num_classes"]:
+        """Probabilities `[N, classes]` of findings, each from positive and negative prompts.
+
+        The embeddings of a list are averaged, then normalised; the probability is the softmax
+        over the two cosine similarities divided by the temperature.
+
+        Raises:
+            UserError: an image cannot be read, or a label lacks prompts.
+        """
+        for name, pair in prompts.items():
+            if isinstance(pair, str) or len(pair) != 2 or not all(pair):
+                raise UserError(f"the prompts of {name!r} must be (positive texts, negative texts)")
+        label_embeddings = zero_shot.prompt_embeddings(self.embed_texts, prompts)
+        image_embeddings = self.embed_images(images)
+        scores = zero_shot.probabilities(image_embeddings, label_embeddings, self.temperature)
+        return scores.astype(np.float32)
+
+    def match(
+        self, images: Sequence[ImageSource], texts: Sequence[str], *, progress: bool = False
+    ) -> PairScores:
+        """The matching logit `[images, texts]` of every pair; above 0 is a match.
+
+        Raises:
+            UserError: the run trained no matching, or an image cannot be read.
+        """
+        return pairs.match(self, images, texts, progress)
+
+    def caption_scores(
+        self, images: Sequence[ImageSource], texts: Sequence[str], *, progress: bool = False
+    ) -> PairScores:
+        """The mean log-likelihood `[images, texts]` of a text's tokens, given the image.
+
+        Raises:
+            UserError: the run trained no captioning, or an image cannot be read.
+        """
+        return pairs.caption_scores(self, images, texts, progress)
+
+    def generate_reports(
+        self,
+        images: Sequence[ImageSource],
+        *,
+        method: str = "greedy",
+        num_beams: int = 4,
+        length_penalty: float = 1.0,
+        top_p: float = 0.9,
+        seed: int = 0,
+        progress: bool = False,
+    ) -> list[str]:
+        """Writes a report for each image.
+
+        Args:
+            images: what `embed_images` takes.
+            method: "greedy"; "beam", the best of `num_beams` by the sum of log-likelihoods divided
+                by length to the power `length_penalty`; or "nucleus", drawn from the likeliest
+                tokens that hold `top_p` of the probability.
+            num_beams: see `method`, as for the next two.
+            length_penalty: larger favours longer reports.
+            top_p: 1 draws from all tokens.
+            seed: of the draws.
+            progress: whether to show a bar.
+
+        Raises:
+            UserError: the run trained no captioning, or an argument is impossible.
+        """
+        settings = reports.Settings(method, num_beams, length_penalty, top_p)
+        return reports.generate_reports(self, images, settings, seed, progress)
+
+    @property
+    def patch_grid(self) -> tuple[int, int]:
+        """Rows and columns of the patches of an image."""
+        return masked.patch_grid(self)
+
+    def view(self, images: Sequence[ImageSource]) -> Views:
+        """The images as the model sees them, grey from 0 to 1, `[N, size, size]`."""
+        return masked.view(self, images)
+
+    def regenerate(
+        self,
+        images: Sequence[ImageSource],
+        patch_masks: Bool[np.ndarray, "num_examples patches"],
+        texts: Sequence[str] | None = None,
+    ) -> Views:
+        """The views with the masked patches predicted from the rest, and the text where there is.
+
+        Args:
+            images: what `embed_images` takes.
+            patch_masks: true on the patches to predict, row by row from the top left.
+            texts: a text an image, "" for none.
+
+        Raises:
+            UserError: the run trained no masked vision.
+        """
+        return masked.regenerate(self, images, patch_masks, texts)
+
+    def fill_masks(
+        self,
+        token_ids: Int[np.ndarray, "num_examples length"],
+        token_mask: Bool[np.ndarray, "num_examples length"],
+        is_masked: Bool[np.ndarray, "num_examples length"],
+        images: Sequence[ImageSource] | None = None,
+    ) -> Int[np.ndarray, "num_examples length"]:
+        """The token ids with those that `is_masked` replaced by the likeliest.
+
+        Raises:
+            UserError: the run trained no masked language modelling.
+        """
+        return masked.fill_masks(self, token_ids, token_mask, is_masked, images)
+
+    @functools.cached_property
+    def temperature(self) -> float:
+        """What the cosine similarities are divided by."""
+        params = self.variables["params"]
+        known = "log_temperature" in params
+        return float(np.exp(params["log_temperature"])) if known else self.config.temperature.init
+
+    def randomly_initialized(self, seed: int = 0) -> "Encoder":
+        """The same architecture and tokenizer with random weights: the baseline of every figure."""
+        init = jax.jit(
+            lambda: init_variables(self.model, seed, self._example()),
+            compiler_options=quick_compilation(),
+        )
+        return dataclasses.replace(self, variables=init(), step=0)
+
+    @functools.cached_property
+    def model(self) -> ImageTextModel:
+        """The module that `variables` belong to."""
+        return build_model(self.config, self.tokenizer.vocab_size)
+
+    def apply(self, method: str, *arrays: Any) -> Any:
+        """Runs a method of the model, compiled."""
+        return _compiled(self.model, self.device_variables, method, *arrays)
+
+    @functools.cached_property
+    def device_variables(self) -> Any:
+        """The variables where the computation is."""
+        return jax.device_put(self.variables)
+
+    def read_images(self, images: Sequence[ImageSource]) -> UInt8[np.ndarray, "rows size size"]:
+        """The padded 8-bit squares that the input pipeline makes of images."""
+        size = self.config.data.image_size
+        return np.stack([fit_square(decode_gray(image), size) for image in images])
+
+    def encode_images(self, pixels: UInt8[np.ndarray, "rows size size"]) -> dict[str, jax.Array]:
+        """The outputs of `ImageTextModel.encode_image`."""
+        return self.apply("encode_image", self.prepare(pixels))
+
+    def prepare(self, pixels: UInt8[np.ndarray, "rows size size"]) -> jax.Array:
+        """Normalised views, without augmentation."""
+        return prepare(jnp.asarray(pixels), Augmentation.from_config(self.config.augmentation))
+
+    def tokenize(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Token ids and mask `[N, max_length]`."""
+        return self.tokenizer.encode_batch(texts, self.config.text_encoder.max_length)
+
+    def _example(self) -> Batch:
+        """A batch to initialise with."""
+        config = self.config
+        masks = BatchMasks.from_config(config, self.tokenizer)
+        # The number of labels shapes no parameter.
+        batch = dummy_batch(config.augmentation.crop_size, config.text_encoder.max_length, 1)
+        return masks(batch, jax.random.key(0))
+
+    def _encode_images(
+        self, output: str, images: Sequence[ImageSource], batch_size: int, progress: bool
+    ) -> Embeddings:
+        def run(pixels: np.ndarray) -> jax.Array:
+            outputs = self.encode_images(pixels)
+            if output not in outputs:
+                raise UserError(NO_EMBEDDINGS)
+            return outputs[output]
+
+        def load(part: Sequence[ImageSource]) -> tuple[np.ndarray]:
+            return (self.read_images(part),)
+
+        return in_batches(run, load, images, batch_size, "images", progress)
+
+
+_compiled = jax.jit(call, static_argnums=(0, 2))
+
+
+def load(directory: str | Path) -> Encoder:
+    """The encoders of a run's workdir: the checkpoint of the lowest validation loss, else the last.
+
+    Raises:
+        UserError: the directory is no run, or holds no checkpoint.
+    """
+    directory = Path(directory)
+    config = read_config(directory / "config.json")
+    tokenizer = load_tokenizer(directory / "tokenizer")
+    checkpoints = directory / "checkpoints"
+    checkpointer = Checkpointer(checkpoints, read_only=True) if checkpoints.is_dir() else None
+    step = checkpointer.best_step() if checkpointer else None
+    if checkpointer is None or step is None:
+        raise UserError(f"{checkpoints} holds no checkpoint yet: let the run reach one")
+    variables = checkpointer.restore_model(step)
+    checkpointer.close()
+    return Encoder(config, tokenizer, variables, step)

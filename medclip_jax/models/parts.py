@@ -1,0 +1,124 @@
+"""Which parts beside the encoders a run's objectives need, built from its config."""
+
+from typing import Any
+
+import flax.linen as nn
+from jax.typing import DTypeLike
+from ml_collections import ConfigDict
+
+from medclip_jax.data.masking import PatchMasking
+from medclip_jax.errors import UserError
+from medclip_jax.models.caption_decoder import CaptionDecoder
+from medclip_jax.models.fusion import FusionTransformer
+from medclip_jax.models.heads import MaskedLanguageHead, PixelHead
+from medclip_jax.models.matching import NEGATIVES, PairMatching
+
+# The patch size of the vision transformers whose names say their size.
+NAMED_PATCH_SIZE = 16
+PATCH_ENCODERS = ("vit", "vit_tiny", "vit_small", "vit_base", "patches")
+
+
+def needs_embeddings(config: ConfigDict) -> bool:
+    """Whether an objective reads the embeddings of images and texts."""
+    names = ("contrastive", "sigmoid_contrastive", "soft_contrastive", "multi_view_contrastive")
+    matching = config.objectives.matching
+    by_embeddings = matching.kind == "margin" or not config.fusion.num_layers
+    return any(config.objectives[name].weight for name in names) or bool(
+        matching.weight and by_embeddings
+    )
+
+
+def patch_masking(config: ConfigDict) -> PatchMasking:
+    """How the patches of `objectives.masked_vision` are masked.
+
+    Raises:
+        UserError: the image encoder has no patches, or a scale or ratio is impossible.
+    """
+    options, name = config.objectives.masked_vision, config.image_encoder.name
+    if name not in PATCH_ENCODERS:
+        raise UserError(
+            f"config.objectives.masked_vision needs patches, which image_encoder.name {name!r} has "
+            f"not; give one of {', '.join(PATCH_ENCODERS)}"
+        )
+    side = config.augmentation.crop_size // patch_size(config)
+    return PatchMasking(side, side, tuple(options.scales), tuple(options.ratios))
+
+
+def patch_size(config: ConfigDict) -> int:
+    """Side of a patch in pixels, of an encoder that has patches."""
+    named = config.image_encoder.name.startswith("vit_")
+    return NAMED_PATCH_SIZE if named else config.image_encoder.patch_size
+
+
+def build_parts(config: ConfigDict, vocab_size: int, dtype: DTypeLike) -> dict[str, Any]:
+    """The arguments of `ImageTextModel` beside the encoders and projections.
+
+    Raises:
+        UserError: an objective needs a part that the config does not have.
+    """
+    _check_parts(config)
+    objectives, fusion = config.objectives, config.fusion
+    parts: dict[str, Any] = {"shared_fusion": fusion.shared}
+    if fusion.num_layers:
+        parts["fusion"] = FusionTransformer(
+            hidden_size=fusion.hidden_size,
+            num_layers=fusion.num_layers,
+            num_heads=fusion.num_heads,
+            dropout_rate=fusion.dropout_rate,
+            remat=fusion.remat,
+            masked_images=bool(objectives.masked_vision.weight),
+            dtype=dtype,
+        )
+    if objectives.matching.weight:
+        parts["matching"] = PairMatching(
+            negatives=objectives.matching.negatives,
+            hidden_size=config.matching_head.hidden_size,
+            margin=objectives.matching.margin if objectives.matching.kind == "margin" else None,
+        )
+    if objectives.masked_language.weight:
+        parts["language_head"] = MaskedLanguageHead(dtype=dtype)
+    if objectives.masked_vision.weight:
+        parts["pixel_head"] = PixelHead(patch_size(config) ** 2, dtype=dtype)
+        parts["num_visible"] = patch_masking(config).num_visible
+    if objectives.captioning.weight:
+        parts["caption_decoder"] = CaptionDecoder(
+            vocab_size=vocab_size,
+            max_length=config.text_encoder.max_length,
+            bidirectional=objectives.captioning.backward,
+            dtype=dtype,
+            **config.caption_decoder,
+        )
+    if objectives.local_contrastive.weight:
+        for name in ("region_projection", "word_projection"):
+            parts[name] = nn.Dense(config.local_projection_size, dtype=dtype)
+    return parts
+
+
+def _check_parts(config: ConfigDict) -> None:
+    """Raises a UserError where objectives and parts do not fit."""
+    objectives, matching = config.objectives, config.objectives.matching
+    for key, value, known in (
+        ("objectives.matching.kind", matching.kind, ("binary", "margin")),
+        ("objectives.matching.negatives", matching.negatives, NEGATIVES),
+    ):
+        if value not in known:
+            raise UserError(f"{key} is {value!r}: give one of {', '.join(known)}")
+    for name in ("masked_language", "masked_vision"):
+        if objectives[name].weight and not config.fusion.num_layers:
+            raise UserError(f"config.objectives.{name} needs config.fusion.num_layers above 0")
+    if config.text_encoder.name == "none":
+        for name, options in objectives.items():
+            if options.weight and name not in ("captioning", "masked_vision"):
+                raise UserError(f"config.objectives.{name} needs a text_encoder, which is none")
+    if matching.weight and matching.negatives == "hard" and not needs_embeddings(config):
+        raise UserError(
+            "config.objectives.matching.negatives hard needs embeddings: give contrastive a weight"
+        )
+    if config.fusion.shared:
+        if not config.fusion.num_layers:
+            raise UserError("config.fusion.shared needs config.fusion.num_layers above 0")
+        if objectives.captioning.weight or objectives.local_contrastive.weight:
+            raise UserError(
+                "config.fusion.shared leaves images without an encoder of their own, which "
+                "captioning and local_contrastive need; set it to False"
+            )

@@ -1,0 +1,59 @@
+"""What the `:demo` and `:small` variants of the configs share; all values are our default."""
+
+from ml_collections import ConfigDict
+
+from medclip_jax.errors import UserError
+
+VARIANTS = ("demo", "small")
+
+
+def check_variant(file: str, variant: str) -> None:
+    """Raises a UserError unless the variant is "" or one of those that every config file has."""
+    if variant not in ("", *VARIANTS):
+        raise UserError(f"{file} has no variant {variant!r}; there are {' and '.join(VARIANTS)}")
+
+
+def shrink(config: ConfigDict, variant: str) -> None:
+    """Makes a small model from scratch on two CPU cores of a config.
+
+    "demo" is for the synthetic set, "small" for some hundred real pairs.
+    """
+    config.optimizer.frozen = ()
+    config.compute_dtype = "float32"
+    config.image_encoder.name = "resnet18"
+    config.image_encoder.width = 16
+    if config.text_encoder.name != "none":
+        config.text_encoder.update(
+            hidden_size=128, num_layers=2, num_heads=4, intermediate_size=256, pooling="mean"
+        )
+    config.projection.size = 128
+    config.tokenizer.vocab_size = 1024
+    config.schedule.name = "cosine"
+    config.schedule.warmup_steps = 50
+    config.optimizer.learning_rate = 1e-3
+    config.data.image_size = 128
+    config.data.validation_examples = 512
+    config.batch_size = 64
+    config.log_every = 20
+    # The papers' ranges are made for many thousand steps; some hundred do not reach past them.
+    config.augmentation.update(
+        crop_size=112,
+        crop_area=(0.85, 1.0),
+        rotation_degrees=8.0,
+        translation=0.05,
+        brightness=(0.8, 1.2),
+        contrast=(0.8, 1.2),
+        blur_sigma=(0.1, 0.5),
+    )
+    # Most sentences deny a finding and fit most images: whole reports teach more in few steps.
+    config.data.text = "report"
+    if variant == "demo":
+        config.data.dataset = "synthetic_cxr/demo"
+        config.text_encoder.max_length = 80
+        config.num_steps = 800
+        config.evaluate_every = config.checkpoint_every = 200
+    else:
+        config.data.dataset = "manifest/pairs"
+        config.text_encoder.max_length = 128
+        config.num_steps = 200  # some hundred pairs are soon learnt by heart
+        config.evaluate_every = config.checkpoint_every = 25

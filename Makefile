@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 LOCK ?= --constraint requirements.lock
 
-.PHONY: demo test test-all lint bench clean
+.PHONY: demo test test-all lint bench systems clean
 
 demo: $(VENV)/core
 	$(BIN)/medclip-jax demo --workdir runs/demo
@@ -23,6 +23,9 @@ lint: $(VENV)/dev
 
 bench: $(VENV)/dev
 	$(BIN)/python -m benchmarks
+
+systems: $(VENV)/core
+	$(BIN)/python -m benchmarks.systems --modes linear,finetune
 
 clean:
 	rm -rf $(VENV) build dist runs *.egg-info

@@ -59,6 +59,9 @@ def get_config(variant: str = "") -> ConfigDict:
         config.optimizer.weight_decay_multipliers = ()
         config.optimizer.weight_decay = 0.0
         config.matching_head.hidden_size = 128
+    if variant == "demo":
+        config.num_steps = 1100
+        config.evaluate_every = config.checkpoint_every = 220
     if variant == "small":
         config.objectives.matching.negatives = "random"  # the pairs have no labels
     return config

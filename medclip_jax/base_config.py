@@ -178,12 +178,12 @@ def _base_objectives() -> ConfigDict:
                 "text_weight": 0.5,
                 "tile_size": 0,
             },
-            # GLoRIA: words against regions; the temperatures multiply, as in its code.
+            # GLoRIA: words against regions; its 4, 5 and 10, which multiply, as divisors.
             "local_contrastive": {
                 "weight": 0.0,
-                "attention_temperature": 4.0,
-                "word_temperature": 5.0,
-                "temperature": 10.0,
+                "attention_temperature": 0.25,
+                "word_temperature": 0.2,
+                "temperature": 0.1,
             },
             "matching": {
                 "weight": 0.0,

@@ -114,6 +114,8 @@ def _add_evaluate(evaluate: argparse.ArgumentParser) -> None:
     labels.add_argument(
         "--compare", type=Path, nargs="+", metavar="DIR", help="label-efficiency: other checkpoints"
     )
+    labels.add_argument("--max-epochs", type=int, metavar="N", help="of fine-tuning")
+    labels.add_argument("--learning-rate", type=float, metavar="R", help="of fine-tuning")
     labels.add_argument("--modes", type=texts, metavar="|".join(CHOICES["modes"]))
     retrieval = evaluate.add_argument_group("retrieval")
     retrieval.add_argument("--score", metavar="|".join(CHOICES["score"]), help="what ranks pairs")

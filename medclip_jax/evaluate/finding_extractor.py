@@ -115,7 +115,8 @@ def _statements(sentence: str) -> Iterator[tuple[str, float]]:
     ]
     cues = _find_cues(sentence, mentions)
     for mention in mentions:
-        kinds = _kinds_before(mention, cues) | _kinds_after(mention, cues, sentence)
+        near = [cue for cue in cues if cue.name != "either" or _is_next(mention, cue, mentions)]
+        kinds = _kinds_before(mention, near) | _kinds_after(mention, near, sentence)
         if kinds & {"ignored_before", "ignored_after"}:
             continue
         if "doubtful_after" in kinds:
@@ -144,6 +145,12 @@ def _find_cues(sentence: str, mentions: Sequence[_Span]) -> list[_Span]:
         if not re.search(r"\bn?or\b|/", clause):
             cues.append(_Span("end", match.start(), match.start() + 1))
     return sorted(cues, key=lambda cue: cue.start)
+
+
+def _is_next(mention: _Span, cue: _Span, mentions: Sequence[_Span]) -> bool:
+    """Whether no other mention lies between the two."""
+    start, end = min(mention.end, cue.end), max(mention.start, cue.start)
+    return not any(start <= other.start and other.end <= end for other in mentions)
 
 
 def _kinds_before(mention: _Span, cues: Sequence[_Span]) -> set[str]:

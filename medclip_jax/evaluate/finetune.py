@@ -108,7 +108,7 @@ def evaluate(
     encoder: Encoder,
     open_studies: Callable[[str], Studies],
     request: Request,
-    settings: FinetuneSettings = FinetuneSettings(),  # noqa: B008 (it is frozen)
+    settings: FinetuneSettings | None = None,
 ) -> EvaluationResult:
     """Trains on `train`, keeps the epoch that is best on `validation`, reports on the split.
 
@@ -120,6 +120,7 @@ def evaluate(
         UserError: a split is missing, has no labels, or shares a patient with another; a budget
             is not possible.
     """
+    settings = settings or FinetuneSettings.from_request(request)
     data = LabelledSplits.open(open_studies, request)
     budgets = Budgets.draw(data, request.fractions, request) if request.fractions else None
     tuning = FineTuning(data, settings)

@@ -11,7 +11,7 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, Self
 
 import flax.linen as nn
 import flax.struct
@@ -25,6 +25,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
 from medclip_jax.data.augment import Augmentation, augment, prepare
 from medclip_jax.errors import UserError
 from medclip_jax.evaluate.image_squares import ImageSquares
+from medclip_jax.evaluate.request import Request
 from medclip_jax.models.image_text_model import ImageTextModel
 from medclip_jax.train.optimizer import FlatParams, flatten_params, unflatten_params
 
@@ -48,6 +49,11 @@ class FinetuneSettings:
     stopping_patience: int = 10  # epochs without one, after which training stops
     max_epochs: int = 30  # (ours) passes over the images ...
     min_epoch_steps: int = 20  # ... of so many steps at least, lest tiny sets end too soon (ours)
+
+    @classmethod
+    def from_request(cls, request: Request) -> Self:
+        """The recipe, with the limits and the rate that the request names."""
+        return cls(max_epochs=request.max_epochs, learning_rate=request.learning_rate)
 
     def __post_init__(self) -> None:
         if self.schedule not in SCHEDULES:

@@ -120,7 +120,7 @@ def evaluate(
     encoder: Encoder,
     open_studies: Callable[[str], Studies],
     request: Request,
-    settings: FinetuneSettings = FinetuneSettings(),  # noqa: B008 (it is frozen)
+    settings: FinetuneSettings | None = None,
 ) -> EvaluationResult:
     """Trains at the budgets of `request.fractions` and at all labels, in each of `request.modes`.
 
@@ -131,6 +131,7 @@ def evaluate(
         UserError: a split is missing, has no labels, or shares a patient with another; a budget or
             a checkpoint is not there.
     """
+    settings = settings or FinetuneSettings.from_request(request)
     data = LabelledSplits.open(open_studies, request)
     budgets = Budgets.draw(data, {*(request.fractions or DEFAULT_BUDGETS), 1.0}, request)
     write_index_lists(request.folder / "subsets", budgets.subsets, data.tables["train"])

@@ -24,6 +24,8 @@ class Request:
             studies up to 1, a number of studies above.
         num_seeds: Draws of the label subsets.
         compare: Other checkpoints to draw beside this one (label-efficiency).
+        max_epochs: Passes over the images at most (finetune, label-efficiency).
+        learning_rate: Of all layers (finetune, label-efficiency).
         modes: "linear" and "finetune" (label-efficiency).
         method: "greedy", "beam" or "nucleus" (report-generation).
         scales: Sides of the masked blocks in patches (regeneration).
@@ -47,6 +49,8 @@ class Request:
     num_seeds: int = 3
     compare: tuple[Path, ...] = ()
     modes: tuple[str, ...] = ("linear",)
+    max_epochs: int = 30
+    learning_rate: float = 1e-4
     method: str = "greedy"
     scales: tuple[int, ...] = (1, 2, 4)
     ratios: tuple[float, ...] = (0.25, 0.5, 0.75)
@@ -55,6 +59,11 @@ class Request:
     seed: int = 0
 
     @property
+    def kind(self) -> str:
+        """The task, with the score if it is not that of the embeddings: what files are named by."""
+        return self.task if self.score == "embeddings" else f"{self.task}-{self.score}"
+
+    @property
     def folder(self) -> Path:
         """Where lists, figures and pictures beside the JSON go."""
-        return self.output / f"{self.task}-{self.dataset.replace('/', '_')}-{self.split}"
+        return self.output / f"{self.kind}-{self.dataset.replace('/', '_')}-{self.split}"

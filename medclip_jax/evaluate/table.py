@@ -7,10 +7,13 @@ from medclip_jax.evaluate.result import CHANCE, EvaluationResult
 
 
 def result_rows(result: EvaluationResult) -> list[list[str]]:
-    """Of each figure its name, value, 95 % interval, random initialisation and chance."""
+    """Of each figure its name, value, 95 % interval, random initialisation and chance.
+
+    Those of single masks, of which there are hundreds, are in the JSON only.
+    """
     rows = []
     for name, value in result.metrics.items():
-        if name.startswith((RANDOM, IMPROVEMENT, CHANCE)):
+        if name.startswith((RANDOM, IMPROVEMENT, CHANCE)) or "/scale_" in name:
             continue
         interval = format_interval(result.confidence_intervals.get(name), name)
         beside = [result.metrics.get(prefix + name) for prefix in (RANDOM, CHANCE)]
@@ -20,10 +23,12 @@ def result_rows(result: EvaluationResult) -> list[list[str]]:
 
 
 def format_value(value: float | None, name: str = "") -> str:
-    """Three decimals, one for a rank; a dash where the figure is undefined."""
+    """Three decimals, four below a hundredth, one above ten; a dash where it is undefined."""
     if value is None or math.isnan(value):
         return "–"
-    return f"{value:.1f}" if name.endswith("rank") else f"{value:.3f}"
+    if name.endswith("rank") or abs(value) >= 10:
+        return f"{value:.1f}"
+    return f"{value:.4f}" if 0 < abs(value) < 0.01 else f"{value:.3f}"
 
 
 def format_interval(interval: tuple[float, float] | None, name: str = "") -> str:

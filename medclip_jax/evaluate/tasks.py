@@ -19,10 +19,10 @@ TASKS = {
     "retrieval": ("retrieval", ("queries", "candidates", "image_root", "score")),
     "zero-shot": ("zero_shot", ("labels", "prompts")),
     "linear-probe": ("linear_probe", ("labels", "fractions", "num_seeds")),
-    "finetune": ("finetune", ("labels", "fractions", "num_seeds")),
+    "finetune": ("finetune", ("labels", "fractions", "num_seeds", "max_epochs", "learning_rate")),
     "label-efficiency": (
         "label_efficiency",
-        ("labels", "fractions", "num_seeds", "compare", "modes"),
+        ("labels", "fractions", "num_seeds", "compare", "modes", "max_epochs", "learning_rate"),
     ),
     "regeneration": ("regeneration", ("scales", "ratios")),
     "report-generation": ("report_generation", ("method",)),
@@ -76,7 +76,7 @@ def run_task(
         "data_dir": os.path.abspath(default_data_dir(data_dir)),
     }
     result = dataclasses.replace(result, protocol=protocol | result.protocol)
-    path = result.write(output, task, dataset, split)
+    path = result.write(output, request.kind, dataset, split)
     print_result(result, f"{task} on {dataset}, {split} split")
     print(f"written to {path}")
     return result, path

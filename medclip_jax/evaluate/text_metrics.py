@@ -2,7 +2,7 @@
 
 What a metric needs of each pair of texts is counted once; a weighting then costs a few sums, which
 is what makes a thousand bootstrap resamples quick. All metrics see the same words: runs of letters,
-digits and underscores in lower case, without punctuation, which COCO's caption evaluation drops too.
+digits and underscores in lower case, without the punctuation, as in COCO's caption evaluation.
 """
 
 from collections import Counter

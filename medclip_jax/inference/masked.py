@@ -1,5 +1,7 @@
 """Regenerating what is masked: patches of images, and tokens of texts."""
 
+import functools
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 
 from medclip_jax.errors import UserError
 from medclip_jax.inference.batches import call, in_batches
+from medclip_jax.models.image_text_model import ImageTextModel
 from medclip_jax.models.patches import patchify, unpatchify
 
 if TYPE_CHECKING:
@@ -47,20 +50,10 @@ def regenerate(
         raise UserError(
             f"patch_masks must be [{len(images)}, {rows * columns}]: got {patch_masks.shape}"
         )
-    size = _patch_size(encoder)
+    if encoder.model.text_encoder is None and texts is not None and any(texts):
+        raise UserError("this run reads no texts: regenerate images without them")
     # The share of masked patches is free here, and need not be that of the training.
     model = encoder.model.clone(num_visible=None)
-
-    @jax.jit
-    def fill(variables: Any, batch: dict[str, Any]) -> jax.Array:
-        tokens = None
-        if model.text_encoder is not None:
-            text = batch["token_ids"], batch["token_mask"]
-            tokens = call(model, variables, "encode_text", *text)["text_tokens"]
-        predicted = call(model, variables, "fill_patches", batch, tokens)
-        patches = patchify(batch["image"], size)
-        filled = jnp.where(batch["patch_is_masked"][:, :, None], predicted, patches)
-        return unpatchify(filled, rows, size)
 
     def run(pixels: np.ndarray, masks: np.ndarray, *text: np.ndarray) -> jax.Array:
         names = ("token_ids", "token_mask", "has_text")
@@ -69,7 +62,7 @@ def regenerate(
             "patch_is_masked": masks,
             "text_in_view": np.ones(len(masks), bool),
         }
-        return _grey(encoder, fill(encoder.device_variables, batch))
+        return _grey(encoder, _fill_patches(model, encoder.device_variables, batch))
 
     def load(part: Sequence[int]) -> tuple[np.ndarray, ...]:
         words = [texts[index] if texts else "" for index in part]
@@ -96,12 +89,6 @@ def fill_masks(
     size, mask_id = encoder.config.data.image_size, encoder.tokenizer.mask_id
     in_view = images is not None
 
-    @jax.jit
-    def fill(variables: Any, image: jax.Array, batch: dict[str, Any]) -> jax.Array:
-        grid = call(encoder.model, variables, "encode_image", image)["image_grid"]
-        logits = call(encoder.model, variables, "fill_tokens", batch, grid)
-        return jnp.argmax(logits, axis=-1)
-
     def run(pixels: np.ndarray, ids: np.ndarray, mask: np.ndarray, masked: np.ndarray) -> jax.Array:
         everywhere = np.full(len(ids), in_view)
         batch = {
@@ -110,7 +97,8 @@ def fill_masks(
             "image_in_view": everywhere,
             "has_image": everywhere,
         }
-        filled = fill(encoder.device_variables, encoder.prepare(pixels), batch)
+        image = encoder.prepare(pixels)
+        filled = _fill_tokens(encoder.model, encoder.device_variables, image, batch)
         return jnp.where(masked, filled, ids)
 
     def load(part: Sequence[int]) -> tuple[np.ndarray, ...]:
@@ -123,6 +111,28 @@ def fill_masks(
     return in_batches(run, load, range(len(token_ids)), _ROWS, "texts")
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def _fill_patches(model: ImageTextModel, variables: Any, batch: dict[str, Any]) -> jax.Array:
+    """The images of the batch with the predicted pixels on their masked patches."""
+    tokens = None
+    if model.text_encoder is not None:
+        text = batch["token_ids"], batch["token_mask"]
+        tokens = call(model, variables, "encode_text", *text)["text_tokens"]
+    predicted = call(model, variables, "fill_patches", batch, tokens)
+    image, size = batch["image"], math.isqrt(predicted.shape[-1])
+    masked = batch["patch_is_masked"][:, :, None]
+    filled = jnp.where(masked, predicted, patchify(image, size))
+    return unpatchify(filled, image.shape[1] // size, size)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _fill_tokens(
+    model: ImageTextModel, variables: Any, image: jax.Array, batch: dict[str, Any]
+) -> jax.Array:
+    grid = call(model, variables, "encode_image", image)["image_grid"]
+    return jnp.argmax(call(model, variables, "fill_tokens", batch, grid), axis=-1)
+
+
 def _grey(encoder: "Encoder", image: jax.Array) -> jax.Array:
     """Undoes the normalisation: [N, S, S, 1] to grey from 0 to 1."""
     augmentation = encoder.config.augmentation
@@ -132,7 +142,7 @@ def _grey(encoder: "Encoder", image: jax.Array) -> jax.Array:
 def _patch_size(encoder: "Encoder") -> int:
     head = encoder.model.pixel_head
     assert head is not None
-    return round(head.num_pixels**0.5)
+    return math.isqrt(head.num_pixels)
 
 
 def _check_pixels(encoder: "Encoder") -> None:

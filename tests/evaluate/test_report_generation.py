@@ -9,7 +9,6 @@ from ml_collections import ConfigDict
 from sklearn.metrics import f1_score
 
 from medclip_jax.errors import UserError
-from medclip_jax.evaluate.clinical_f1 import ClinicalF1
 from medclip_jax.evaluate.report_generation import evaluate, most_common_report
 from medclip_jax.evaluate.request import Request
 
@@ -188,17 +187,3 @@ def test_studies_without_report_are_left_out(study, studies_of, opened, request_
 
 def test_most_common_report_ignores_case_and_spacing_and_prefers_the_first():
     assert most_common_report(["a b.", "C", "c!", "A  B"]) == ("a b.", 2)
-
-
-def test_f1_is_undefined_where_a_weighting_loses_a_label():
-    stated = np.array([[True, False], [False, True], [True, True]])
-    labels = np.array([[1, 0], [0, 1], [np.nan, 0]], np.float32)
-    metric = ClinicalF1(stated, labels, ("A", "B"))
-    everything = metric(np.ones(3))
-    assert everything["clinical_f1/A"] == 1.0  # the unknown row does not count
-    assert everything["clinical_f1/B"] == pytest.approx(2 / 3)
-    lost = metric(np.array([3.0, 0.0, 1.0]))
-    assert np.isnan(lost["clinical_f1/B"]) and np.isnan(lost["clinical_f1"])
-    assert lost["clinical_f1/A"] == 1.0
-    # Of A three of three; of B one stated that is not there.
-    assert lost["clinical_f1_micro"] == pytest.approx(2 * 3 / (2 * 3 + 1))

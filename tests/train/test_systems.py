@@ -1,0 +1,187 @@
+"""Every system in one step: what is trained, which rows count, what leaks, what is shared."""
+
+import re
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from support import tiny
+
+from medclip_jax import objectives
+from medclip_jax.data.augment import Augmentation, prepare
+from medclip_jax.data.tokenizer import Tokenizer
+from medclip_jax.errors import UserError
+from medclip_jax.models.patches import patchify
+from medclip_jax.train import optimizer as optimizers
+from medclip_jax.train.state import init_variables
+from medclip_jax.train.step import make_eval_step
+
+# A bias of attention's keys adds the same to all logits of a softmax.
+WITHOUT_EFFECT = re.compile(r"attention/key/bias$")
+
+
+@pytest.fixture(scope="module")
+def tokens(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
+    return tiny.tokenizer(tmp_path_factory.mktemp("tokens"))
+
+
+def moved(before: dict[str, Any], after: dict[str, Any]) -> set[str]:
+    first, second = optimizers.flatten_params(before), optimizers.flatten_params(after)
+    return {name for name in first if not np.array_equal(first[name], second[name])}
+
+
+@pytest.mark.parametrize(
+    ("name", "frozen"), [*((name, ()) for name in tiny.CONFIGS), ("mixed", ("^fusion/",))]
+)
+def test_every_trainable_parameter_moves_and_no_frozen_one(
+    name: str, frozen: tuple[str, ...], tokens: Tokenizer
+) -> None:
+    config = tiny.tiny_config(name, **{"optimizer.frozen": frozen})
+    state, step = tiny.start(config, tokens)
+    after, metrics = state, {}
+    for seed in range(2):  # what lies behind a zero moves in the second step
+        after, metrics = step(after, tiny.batch(tokens, seed=seed))
+    trainable, still = optimizers.split_frozen(state.params, frozen)
+    changed = moved(state.params, after.params)
+    assert not changed & set(still)
+    assert not {name for name in set(trainable) - changed if not WITHOUT_EFFECT.search(name)}
+    assert np.isfinite(float(metrics["loss"]))
+    active = objectives.active(config.objectives)
+    assert {f"{objective}/loss" for objective in active} <= set(metrics)
+
+
+def mixtures() -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Which rows have an image, and which a text."""
+    yes, no, half = np.ones(8, bool), np.zeros(8, bool), np.arange(8) < 4
+    return {
+        "pairs": (yes, yes),
+        "images": (yes, no),
+        "texts": (no, yes),
+        "no pair": (half, ~half),
+        "mixed": (np.arange(8) < 6, np.arange(8) > 2),
+        "nothing": (no, no),
+    }
+
+
+@pytest.mark.parametrize("name", ["mixed", "combined", "matching"])
+def test_any_mixture_of_rows_trains_with_one_program(name: str, tokens: Tokenizer) -> None:
+    state, step = tiny.start(tiny.tiny_config(name), tokens)
+    for has_image, has_text in mixtures().values():
+        rows = {"has_image": jnp.asarray(has_image), "has_text": jnp.asarray(has_text)}
+        state, metrics = step(state, tiny.batch(tokens) | rows)
+        assert all(np.isfinite(float(value)) for value in metrics.values())
+    for leaf in jax.tree.leaves(state.params):
+        assert np.isfinite(leaf).all()
+    assert step._cache_size() == 1
+
+
+def test_each_objective_uses_exactly_the_rows_it_can(tokens: Tokenizer) -> None:
+    config = tiny.tiny_config("combined")
+    config.objectives.matching.negatives = "random"  # hard ones depend on all embeddings
+    model, masks = tiny.model_and_masks(config, tokens)
+    first = tiny.example(config, masks)
+    variables = init_variables(model, 0, first)
+    batch = tiny.batch(tokens)
+    batch |= {"has_image": jnp.arange(8) != 1, "has_text": jnp.arange(8) != 2}
+    batch["image"] = prepare(batch["image"], Augmentation.from_config(config.augmentation))
+    batch = masks(batch, jax.random.key(1))
+    everything_seen = jnp.ones(8, bool)
+    batch |= {"image_in_view": everything_seen, "text_in_view": everything_seen}
+    batch["token_is_masked"] = batch["token_mask"]
+
+    @jax.jit
+    def losses(batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
+        outputs: Any = model.apply(variables, batch, rngs={"negatives": jax.random.key(2)})
+        metrics = objectives.total_loss(outputs, batch, config.objectives)[1]
+        return {name: metrics[f"{name}/loss"] for name in objectives.active(config.objectives)}
+
+    before = losses(batch)
+    other_text = tokens.encode_batch(["severe edema left of it"], tiny.LENGTH)[0][0]
+    unseen = losses(
+        batch
+        | {
+            "image": batch["image"].at[1].add(3.0),
+            "token_ids": batch["token_ids"].at[2].set(other_text),
+            "masked_token_ids": batch["masked_token_ids"].at[2].set(other_text),
+        }
+    )
+    for name, loss in before.items():
+        np.testing.assert_allclose(unseen[name], loss, rtol=1e-6, err_msg=name)
+    seen = losses(
+        batch
+        | {
+            "image": batch["image"].at[3].add(3.0),
+            "token_ids": batch["token_ids"].at[3].set(other_text),
+        }
+    )
+    for name, loss in before.items():
+        assert float(seen[name]) != pytest.approx(float(loss), rel=1e-6), name
+
+
+@pytest.mark.parametrize("name", ["mixed", "combined"])
+def test_masks_never_leak(name: str, tokens: Tokenizer) -> None:
+    config = tiny.tiny_config(name)
+    model, masks = tiny.model_and_masks(config, tokens)
+    variables = init_variables(model, 0, tiny.example(config, masks))
+    batch = tiny.batch(tokens)
+    batch["image"] = prepare(batch["image"], Augmentation.from_config(config.augmentation))
+    batch = masks(batch, jax.random.key(1))
+    assert batch["token_is_masked"].any() and batch["patch_is_masked"].any()
+
+    @jax.jit
+    def outputs(batch: dict[str, jax.Array]) -> Any:
+        return model.apply(variables, batch, rngs={"negatives": jax.random.key(2)})
+
+    before = outputs(batch)
+    hidden = jnp.repeat(batch["patch_is_masked"][:, :, None], 64, axis=2)
+    noise = jax.random.normal(jax.random.key(3), hidden.shape) * hidden
+    rows = tiny.SIZE // 8
+    canvas = noise.reshape(8, rows, rows, 8, 8).transpose(0, 1, 3, 2, 4)
+    image = batch["image"] + canvas.reshape(8, tiny.SIZE, tiny.SIZE, 1)
+    np.testing.assert_allclose(patchify(image - batch["image"], 8), noise, atol=1e-5)
+    after = outputs(batch | {"image": image})
+    np.testing.assert_array_equal(after["patch_predictions"], before["patch_predictions"])
+    other = jnp.where(batch["token_is_masked"], 5, batch["token_ids"])
+    assert (other != batch["token_ids"]).any()
+    after = outputs(batch | {"token_ids": other})
+    np.testing.assert_array_equal(after["token_logits"], before["token_logits"])
+
+
+@pytest.mark.parametrize(("vision", "image_calls"), [(0.0, 1), (1.0, 2)])
+def test_shared_encodings_are_computed_once(
+    vision: float, image_calls: int, tokens: Tokenizer
+) -> None:
+    """Images are encoded once, and once more where patches are masked; texts likewise."""
+    config = tiny.tiny_config("combined", **{"objectives.masked_vision.weight": vision})
+    state, _ = tiny.start(config, tokens)
+    model, masks = tiny.model_and_masks(config, tokens)
+    step = jax.jit(make_eval_step(model, config, masks))
+    program = step.lower(state, tiny.batch(tokens)).compile().as_text()
+
+    def calls(layer: str) -> int:
+        pattern = rf" (?:dot|custom-call)\(.*{layer}/attention/query/dot_general"
+        return len(re.findall(pattern, program))
+
+    assert calls("image_encoder/layer_0") == image_calls
+    assert calls("text_encoder/layer_0") == 2  # the texts, and the masked texts
+
+
+def test_impossible_combinations_are_refused(tokens: Tokenizer) -> None:
+    for changes, message in (
+        ({"fusion.num_layers": 0}, "masked_language needs config.fusion.num_layers"),
+        ({"image_encoder.name": "resnet18"}, "masked_vision needs patches"),
+        ({"text_encoder.name": "none"}, "needs a text_encoder"),
+        ({"fusion.shared": True}, "an encoder of their own"),
+        ({"objectives.matching.kind": "triplet"}, "give one of binary, margin"),
+        ({"objectives.matching.negatives": "easy"}, "give one of random, label_aware, hard"),
+        (
+            {"objectives.contrastive.weight": 0.0},
+            "negatives hard needs embeddings",
+        ),
+        ({"objectives.masked_vision.scales": (9,)}, "do not fit"),
+        ({"objectives.masked_vision.ratios": (1.0,)}, "some of them and not all"),
+    ):
+        with pytest.raises(UserError, match=message):
+            tiny.start(tiny.tiny_config("combined", **changes), tokens)

@@ -53,5 +53,14 @@ def get_config(variant: str = "") -> ConfigDict:
     if variant:
         shrink(config, variant)
         config.optimizer.clip_norm = 1.0
-        config.caption_decoder.update(hidden_size=128, num_heads=4, intermediate_size=256)
+        config.optimizer.learning_rate = 2e-3
+        config.caption_decoder.update(
+            hidden_size=128, num_heads=4, intermediate_size=256, dropout_rate=0.0
+        )
+    if variant == "demo":
+        # The impression states every finding in one order: less to learn of language.
+        config.data.sections = ("impression",)
+        config.text_encoder.max_length = 40
+        config.num_steps = 1000
+        config.evaluate_every = config.checkpoint_every = 250
     return config

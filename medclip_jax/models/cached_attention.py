@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
-from medclip_jax.models.layers import transformer_init
+from medclip_jax.models.layers import dense_init
 
 
 class CachedAttention(nn.Module):
@@ -35,7 +35,7 @@ class CachedAttention(nn.Module):
                 self.hidden_size,
                 use_bias=use_bias,
                 dtype=self.dtype,
-                kernel_init=transformer_init,
+                kernel_init=dense_init,
             )
 
         self.query, self.key, self.value = dense(), dense(use_bias=False), dense()

@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from medclip_jax.errors import UserError
 from medclip_jax.models.cached_attention import CachedAttention
-from medclip_jax.models.layers import Mlp, transformer_init
+from medclip_jax.models.layers import Mlp, dense_init, transformer_init
 
 # That of PyTorch's decoder layers.
 EPSILON = 1e-5
@@ -59,9 +59,7 @@ class CaptionDecoder(nn.Module):
 
     def setup(self) -> None:
         """Creates embeddings, layers and the bias of the output."""
-        self.image_projection = nn.Dense(
-            self.hidden_size, dtype=self.dtype, kernel_init=transformer_init
-        )
+        self.image_projection = nn.Dense(self.hidden_size, dtype=self.dtype, kernel_init=dense_init)
         self.word_embeddings = self._embedding(self.vocab_size)
         self.position_embeddings = self._embedding(self.max_length)
         self.embedding_norm = nn.LayerNorm(EPSILON, dtype=self.dtype)

@@ -77,8 +77,10 @@ def _resnet(
     dtype: DTypeLike,
 ) -> nn.Module:
     _check_member("image_encoder.pooling of a ResNet", config.pooling, ("mean", "max"))
+    if not 1 <= config.num_stages <= len(blocks):
+        raise UserError(f"image_encoder.num_stages is {config.num_stages}: give 1 to {len(blocks)}")
     return ResNet(
-        blocks=blocks,
+        blocks=blocks[: config.num_stages],
         bottleneck=bottleneck,
         width=config.width,
         pooling=config.pooling,

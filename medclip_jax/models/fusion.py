@@ -5,15 +5,42 @@ in Wang et al., https://arxiv.org/abs/2103.16022. Over the visible patches of an
 decoder of MAE, He et al., https://arxiv.org/abs/2111.06377.
 """
 
+import math
 from typing import NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-from medclip_jax.models.layers import transformer_init
+from medclip_jax.models.layers import dense_init, transformer_init
 from medclip_jax.models.vit import PreNormLayer
+
+
+def sine_positions(
+    key: PRNGKeyArray, shape: tuple[int, int], dtype: DTypeLike = jnp.float32
+) -> Float[Array, "patches channels"]:
+    """The sines and cosines of rows and columns that MAE (arXiv 2111.06377) adds to its patches.
+
+    Here they are where learning starts. Small random numbers would leave patches without a place
+    for the first hundreds of steps.
+
+    Args:
+        key: unused; initialisers have it.
+        shape: (patches, channels); the patches of a square image, a multiple of four channels.
+        dtype: of the result.
+    """
+    patches, channels = shape
+    rows = math.isqrt(patches)
+    if rows**2 != patches or channels % 4:
+        raise ValueError(f"a square of patches and channels in fours are needed: got {shape}")
+    frequencies = 10_000.0 ** (-jnp.arange(channels // 4) / (channels // 4))
+    angles = jnp.arange(rows)[:, None] * frequencies
+    waves = jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=1)
+    half = channels // 2
+    down = jnp.broadcast_to(waves[:, None], (rows, rows, half))
+    right = jnp.broadcast_to(waves[None], (rows, rows, half))
+    return jnp.concatenate([down, right], axis=-1).reshape(patches, channels).astype(dtype)
 
 
 class Fused(NamedTuple):
@@ -116,7 +143,7 @@ class FusionTransformer(nn.Module):
                 x = jnp.where(patch_is_masked[:, :, None], mask_token, x)
         elif patch_is_masked is not None:
             raise ValueError("patches are masked: make the transformer with masked_images=True")
-        positions = self.param("image_positions", transformer_init, (1, *x.shape[1:]))
+        positions = self.param("image_positions", sine_positions, x.shape[1:])
         return x + positions.astype(self.dtype) + self._vector("image_modality")
 
     def _embed_text(
@@ -143,7 +170,7 @@ class FusionTransformer(nn.Module):
             self.hidden_size,
             use_bias=False,
             dtype=self.dtype,
-            kernel_init=transformer_init,
+            kernel_init=dense_init,
             name=name,
         )(tokens)
 

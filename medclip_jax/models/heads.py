@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from medclip_jax.models.layers import transformer_init
+from medclip_jax.models.layers import dense_init
 
 
 class ProjectionHead(nn.Module):
@@ -98,9 +98,7 @@ class MaskedLanguageHead(nn.Module):
             embedding: the table of word embeddings, which is shared.
         """
         vocab_size, channels = embedding.shape
-        x = nn.Dense(channels, dtype=self.dtype, kernel_init=transformer_init, name="transform")(
-            tokens
-        )
+        x = nn.Dense(channels, dtype=self.dtype, kernel_init=dense_init, name="transform")(tokens)
         x = nn.LayerNorm(self.epsilon, dtype=self.dtype, name="norm")(nn.gelu(x, approximate=False))
         bias = self.param("bias", nn.initializers.zeros, (vocab_size,))
         logits = jnp.einsum(

@@ -44,21 +44,22 @@ class PairMatching(nn.Module):
     ) -> dict[str, Array]:
         """Judges the B pairs, then one false pair a row.
 
-        Even rows keep their image and draw a text, odd rows keep their text and draw an image.
+        Even rows keep their image and draw a text, odd rows keep their text and draw an image;
+        rows that are not pairs neither draw nor are drawn.
 
         Returns:
             `match_logits`, `is_match` and `match_mask` [2 B]; and with a margin
             `match_similarities`, the cosines.
         """
-        has_image, has_text = batch["has_image"], batch["has_text"]
+        pair = batch["has_image"] & batch["has_text"]
         allowed = allowed_negatives(
             batch["group_ids"],
             labels=batch["labels"] if self.negatives == "label_aware" else None,
-            row_ok=has_image,
-            column_ok=has_text,
+            row_ok=pair,
+            column_ok=pair,
         )
         text, text_exists, image, image_exists = self._draw(allowed, outputs)
-        rows = jnp.arange(has_image.shape[0])
+        rows = jnp.arange(pair.shape[0])
         even = rows % 2 == 0
         image_rows = jnp.concatenate([rows, jnp.where(even, rows, image)])
         text_rows = jnp.concatenate([rows, jnp.where(even, text, rows)])
@@ -67,10 +68,8 @@ class PairMatching(nn.Module):
         text_side["token_mask"] = batch["token_mask"][text_rows]
         judged = {
             "match_logits": self.logits(image_side, text_side, fusion, train),
-            "is_match": jnp.concatenate([jnp.ones_like(has_image), jnp.zeros_like(has_image)]),
-            "match_mask": jnp.concatenate(
-                [has_image & has_text, jnp.where(even, text_exists, image_exists)]
-            ),
+            "is_match": jnp.concatenate([jnp.ones_like(pair), jnp.zeros_like(pair)]),
+            "match_mask": jnp.concatenate([pair, jnp.where(even, text_exists, image_exists)]),
         }
         if self.margin is not None:
             judged["match_similarities"] = _cosines(image_side, text_side)

@@ -15,7 +15,6 @@ from medclip_jax.models.matching import NEGATIVES, PairMatching
 
 # The patch size of the vision transformers whose names say their size.
 NAMED_PATCH_SIZE = 16
-PATCH_ENCODERS = ("vit", "vit_tiny", "vit_small", "vit_base", "patches")
 
 
 def needs_embeddings(config: ConfigDict) -> bool:
@@ -32,22 +31,24 @@ def patch_masking(config: ConfigDict) -> PatchMasking:
     """How the patches of `objectives.masked_vision` are masked.
 
     Raises:
-        UserError: the image encoder has no patches, or a scale or ratio is impossible.
+        UserError: a scale or ratio is impossible, or the image is not a number of patches.
     """
-    options, name = config.objectives.masked_vision, config.image_encoder.name
-    if name not in PATCH_ENCODERS:
+    options, size = config.objectives.masked_vision, patch_size(config)
+    side, rest = divmod(config.augmentation.crop_size, size)
+    if rest:
         raise UserError(
-            f"config.objectives.masked_vision needs patches, which image_encoder.name {name!r} has "
-            f"not; give one of {', '.join(PATCH_ENCODERS)}"
+            f"config.objectives.masked_vision: augmentation.crop_size must be a multiple of the "
+            f"{size} pixels that a patch or cell of the image encoder has"
         )
-    side = config.augmentation.crop_size // patch_size(config)
     return PatchMasking(side, side, tuple(options.scales), tuple(options.ratios))
 
 
 def patch_size(config: ConfigDict) -> int:
-    """Side of a patch in pixels, of an encoder that has patches."""
-    named = config.image_encoder.name.startswith("vit_")
-    return NAMED_PATCH_SIZE if named else config.image_encoder.patch_size
+    """Side in pixels of a patch, or of a cell of a ResNet's grid."""
+    encoder = config.image_encoder
+    if encoder.name.startswith("resnet"):
+        return 2 ** (encoder.num_stages + 1)
+    return NAMED_PATCH_SIZE if encoder.name.startswith("vit_") else encoder.patch_size
 
 
 def build_parts(config: ConfigDict, vocab_size: int, dtype: DTypeLike) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """Patches: their embedding without any layer above it, and the way between pixels and patches."""
 
+import math
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jax.typing import DTypeLike
@@ -96,3 +98,14 @@ def unpatchify(
     return cells.transpose(0, 1, 3, 2, 4, 5).reshape(
         batch, rows * patch_size, columns * patch_size, channels
     )
+
+
+def hide_patches(
+    image: Float[Array, "batch height width channels"],
+    patch_is_masked: Bool[Array, "batch patches"],
+) -> Float[Array, "batch height width channels"]:
+    """The square images with zeros on their masked patches, which lie row by row."""
+    rows = math.isqrt(patch_is_masked.shape[1])
+    size = image.shape[1] // rows
+    masked = patch_is_masked.reshape(-1, rows, rows, 1)
+    return jnp.where(masked.repeat(size, axis=1).repeat(size, axis=2), 0, image)

@@ -9,15 +9,16 @@ from collections.abc import Sequence
 import flax.linen as nn
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from medclip_jax.models.encoding import ImageEncoding
 from medclip_jax.models.layers import BatchNorm
+from medclip_jax.models.patches import hide_patches
 from medclip_jax.models.pooling import Pooling, pool_tokens
 
 
 class ResNet(nn.Module):
-    """A residual network; its grid has 1/32 of the image's rows and columns.
+    """A residual network; with four stages its grid has 1/32 of the image's rows and columns.
 
     Attributes:
         blocks: number of blocks in each stage.
@@ -36,9 +37,25 @@ class ResNet(nn.Module):
 
     @nn.compact
     def __call__(
-        self, image: Float[Array, "batch height width channels"], train: bool
+        self,
+        image: Float[Array, "batch height width channels"],
+        train: bool,
+        patch_is_masked: Bool[Array, "batch cells"] | None = None,
+        num_visible: int | None = None,
     ) -> ImageEncoding:
-        """Encodes normalised images; `train` selects the statistics of batch normalisation."""
+        """Encodes normalised images.
+
+        Args:
+            image: the images.
+            train: whether to normalise by the statistics of the batch, and to update the running
+                ones.
+            patch_is_masked: true on the cells of the grid whose pixels the output must not depend
+                on; they are shown as zero. The running statistics are then used whatever `train`
+                is, so that they stay those of whole images.
+            num_visible: changes nothing; a vision transformer has it.
+        """
+        if patch_is_masked is not None:
+            image, train = hide_patches(image, patch_is_masked), False
         x = _convolution(self.width, 7, 2, self.dtype, "stem_conv")(image)
         x = nn.relu(BatchNorm(dtype=self.dtype, name="stem_norm")(x, train))
         x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))

@@ -52,7 +52,7 @@ def base_config() -> ConfigDict:
             "num_heads": 6,
             "patch_size": 16,
             "width": 64,  # of a ResNet's stem
-            "num_stages": 4,  # of a ResNet; the grid of three is twice as fine
+            "output_stride": 32,  # of a ResNet; 16 has a grid that is twice as fine
             "channels": 1,
             "pooling": "mean",
             "remat": False,

@@ -80,3 +80,117 @@ def test_wrong_weights() -> None:
 
 def test_every_objective_has_options_in_the_base_config() -> None:
     assert set(base_config().objectives) == set(objectives.OBJECTIVES)
+
+
+@pytest.fixture
+def whole() -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
+    """Outputs of every part for eight rows, of which one lacks its image and one its text."""
+    keys = iter(jax.random.split(jax.random.key(1), 20))
+    normal = lambda *shape: jax.random.normal(next(keys), shape)  # noqa: E731
+    outputs = {
+        "image_embeddings": normal(8, 4),
+        "text_embeddings": normal(8, 4),
+        "temperature": jnp.float32(0.2),
+        "image_regions": normal(8, 9, 4),
+        "word_embeddings": normal(8, 6, 4),
+        "match_logits": normal(16),
+        "match_similarities": jnp.tanh(normal(16)),
+        "is_match": jnp.arange(16) < 8,
+        "match_mask": jnp.arange(16) % 5 != 0,
+        "caption_logits": normal(8, 5, 11),
+        "backward_caption_logits": normal(8, 5, 11),
+        "token_logits": normal(8, 6, 11),
+        "patch_predictions": normal(8, 9, 16),
+    }
+    lengths = jnp.array([6, 5, 4, 3, 6, 5, 2, 4])
+    batch = {
+        "image": normal(8, 12, 12, 1),
+        "token_ids": jax.random.randint(next(keys), (8, 6), 0, 11),
+        "token_mask": jnp.arange(6) < lengths[:, None],
+        "group_ids": jnp.array([[i // 2, 10 + i] for i in range(8)]),
+        "has_image": jnp.arange(8) != 2,
+        "has_text": jnp.arange(8) != 5,
+        "labels": jnp.array([[i % 2, i // 4, jnp.nan] for i in range(8)]),
+        "token_is_masked": normal(8, 6) > 0,
+        "patch_is_masked": normal(8, 9) > 0,
+    }
+    return outputs, batch
+
+
+def test_each_objective_calls_its_loss_on_the_rows_that_it_can_use(whole: tuple) -> None:
+    outputs, batch = whole
+    image, text = outputs["image_embeddings"], outputs["text_embeddings"]
+    pairs = np.array([True, True, False, True, True, False, True, True])
+    ids, mask = np.asarray(batch["token_ids"]), np.asarray(batch["token_mask"])
+    words, backward = np.zeros_like(mask), ids.copy()
+    for row, length in enumerate(mask.sum(axis=1)):
+        words[row, 1 : length - 1] = True  # without the first and the last token
+        backward[row, 1 : length - 1] = ids[row, 1 : length - 1][::-1]
+    caption = mask[:, 1:] & pairs[:, None]
+    patches = np.asarray(batch["image"]).reshape(8, 3, 4, 3, 4).swapaxes(2, 3).reshape(8, 9, 16)
+    common = {"temperature": 0.2, "group_ids": batch["group_ids"], "mask": jnp.asarray(pairs)}
+    expected = {
+        "contrastive": losses.info_nce(image, text, **common)[0],
+        "soft_contrastive": losses.soft_target_contrastive(
+            image,
+            text,
+            temperature=0.2,
+            image_labels=batch["labels"],
+            text_labels=batch["labels"],
+            image_mask=batch["has_image"],
+            text_mask=batch["has_text"],
+        )[0],
+        "multi_view_contrastive": losses.multi_view_contrastive(
+            image.reshape(4, 2, 4),
+            text.reshape(4, 2, 4),
+            temperature=0.2,
+            group_ids=batch["group_ids"][::2],
+            mask=jnp.array([True, False, False, True]),
+        )[0],
+        "local_contrastive": losses.local_alignment(
+            outputs["image_regions"],
+            outputs["word_embeddings"],
+            jnp.asarray(words),
+            group_ids=batch["group_ids"],
+            mask=jnp.asarray(pairs),
+        )[0],
+        "matching": losses.matching(
+            outputs["match_logits"], outputs["is_match"], mask=outputs["match_mask"]
+        )[0],
+        "captioning": losses.captioning(
+            outputs["caption_logits"], jnp.asarray(ids[:, 1:]), jnp.asarray(caption)
+        )[0]
+        + losses.captioning(
+            outputs["backward_caption_logits"], jnp.asarray(backward[:, 1:]), jnp.asarray(caption)
+        )[0],
+        "masked_language": losses.masked_language_modeling(
+            outputs["token_logits"],
+            batch["token_ids"],
+            batch["token_is_masked"] & batch["has_text"][:, None],
+        )[0],
+        "masked_vision": losses.masked_patch_regression(
+            outputs["patch_predictions"],
+            jnp.asarray(patches),
+            batch["patch_is_masked"] & batch["has_image"][:, None],
+            normalize_patches=False,
+        )[0],
+    }
+    assert set(expected) | {"sigmoid_contrastive"} == set(objectives.OBJECTIVES)
+    for name, loss in expected.items():
+        total, metrics = objectives.total_loss(outputs, batch, options(**{name: 1.0}))
+        np.testing.assert_allclose(total, loss, rtol=1e-6, err_msg=name)
+        assert metrics[f"{name}/loss"] == total and np.isfinite(total)
+
+
+def test_matching_may_be_by_distance_and_captioning_forward_only(whole: tuple) -> None:
+    outputs, batch = whole
+    config = options(matching=1.0)
+    config.matching.update(kind="margin", margin=0.7)
+    expected = losses.margin_matching(
+        outputs["match_similarities"], outputs["is_match"], margin=0.7, mask=outputs["match_mask"]
+    )[0]
+    assert float(objectives.total_loss(outputs, batch, config)[0]) == pytest.approx(float(expected))
+    config = options(captioning=1.0)
+    both = objectives.total_loss(outputs, batch, config)[0]
+    config.captioning.backward = False
+    assert objectives.total_loss(outputs, batch, config)[0] < both

@@ -19,10 +19,12 @@ from medclip_jax.data.reports import normalize_sentence, split_sentences
 from medclip_jax.errors import UserError
 from medclip_jax.evaluate.finding_lexicon import (
     CUES,
+    DEGREES,
     LABEL_NAMES,
     NO_FINDING,
     NORMAL_STATEMENTS,
     NOT_FINDINGS,
+    PLACES,
     STATEMENT_OPENERS,
     TERMS,
 )
@@ -79,10 +81,13 @@ def extract_labels(
 
 @functools.cache
 def finding_words() -> frozenset[str]:
-    """The words, in lower case, that name a finding: "effusion", "enlarged", "pacemaker", …"""
-    return frozenset(
-        word for terms in TERMS.values() for word in (terms.words + " " + terms.key_words).split()
-    )
+    """The words, in lower case, that say which finding there is, where, and how much of it.
+
+    That is "effusion", "enlarged" and "pacemaker", but also "left", "apical" and "severe": what a
+    report says of an image that the words around it do not.
+    """
+    names = (f"{terms.words} {terms.key_words}" for terms in TERMS.values())
+    return frozenset(word for words in (*names, PLACES, DEGREES) for word in words.split())
 
 
 def _strongest(statuses: set[float]) -> float:

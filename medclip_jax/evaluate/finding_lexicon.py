@@ -234,3 +234,14 @@ STATEMENT_OPENERS = (
     r"|possibly|probable|likely|right|left|bilateral|bibasilar|heart|cardiac|lungs?|mediastin\w*"
     r"|aort\w*|status|suggest\w*|concerning|consistent|compatible|again)\b"
 )
+
+# Where a finding is, and how much of it there is.
+PLACES = (
+    "left right bilateral bilaterally both unilateral upper mid middle midlung lower lobe lobes "
+    "base bases basal basilar bibasilar apex apical perihilar hilar retrocardiac lingula zone"
+)
+DEGREES = (
+    "tiny trace small minimal minor mild mildly slight slightly subtle moderate moderately medium "
+    "sized large sizable marked markedly severe severely extensive massive dominant focal patchy "
+    "diffuse"
+)

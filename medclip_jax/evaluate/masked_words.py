@@ -1,7 +1,8 @@
-"""Does the image help to fill the gaps of its report? Accuracy on masked words of findings.
+"""Does the image help to fill the gaps of its report? Accuracy on masked words about findings.
 
-All pieces of all words that name a finding are masked, and the model fills them from the rest of
-the report, once with the image in view and once without. The same is asked of tokens at random.
+All pieces of all words that say which finding there is, where, and how much of it, are masked, and
+the model fills them from the rest of the report, once with the image in view and once without. The
+same is asked of tokens at random.
 """
 
 import dataclasses

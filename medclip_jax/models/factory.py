@@ -13,10 +13,10 @@ from medclip_jax.errors import UserError
 from medclip_jax.models.bert import Bert
 from medclip_jax.models.heads import ProjectionHead
 from medclip_jax.models.image_text_model import ImageTextModel
-from medclip_jax.models.parts import build_parts, needs_embeddings
+from medclip_jax.models.parts import build_parts, check_heads, needs_embeddings
 from medclip_jax.models.patches import PatchEmbedding
 from medclip_jax.models.pooling import POOLINGS
-from medclip_jax.models.resnet import ResNet
+from medclip_jax.models.resnet import OUTPUT_STRIDES, ResNet
 from medclip_jax.models.vit import VisionTransformer
 
 COMPUTE_DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
@@ -77,12 +77,12 @@ def _resnet(
     dtype: DTypeLike,
 ) -> nn.Module:
     _check_member("image_encoder.pooling of a ResNet", config.pooling, ("mean", "max"))
-    if not 1 <= config.num_stages <= len(blocks):
-        raise UserError(f"image_encoder.num_stages is {config.num_stages}: give 1 to {len(blocks)}")
+    _check_member("image_encoder.output_stride", config.output_stride, OUTPUT_STRIDES)
     return ResNet(
-        blocks=blocks[: config.num_stages],
+        blocks=blocks,
         bottleneck=bottleneck,
         width=config.width,
+        output_stride=config.output_stride,
         pooling=config.pooling,
         remat=config.remat,
         dtype=dtype,
@@ -100,7 +100,7 @@ def _vit(
     else:
         (hidden_size, num_heads), num_layers, patch_size = size, 12, 16
     _check_patch_size(config.name, image_size, patch_size)
-    _check_heads("image_encoder", hidden_size, num_heads)
+    check_heads("image_encoder", hidden_size, num_heads)
     return VisionTransformer(
         hidden_size=hidden_size,
         num_layers=num_layers,
@@ -124,7 +124,7 @@ def _bert(config: ConfigDict, vocab_size: int, dtype: DTypeLike) -> nn.Module:
             f"text_encoder.max_position_embeddings {config.max_position_embeddings}: "
             "shorten the texts or raise the latter"
         )
-    _check_heads("text_encoder", config.hidden_size, config.num_heads)
+    check_heads("text_encoder", config.hidden_size, config.num_heads)
     return Bert(
         vocab_size=vocab_size,
         hidden_size=config.hidden_size,
@@ -165,13 +165,6 @@ def _check_patch_size(name: str, image_size: int, patch_size: int) -> None:
         raise UserError(
             f"augmentation.crop_size {image_size} does not suit {name}: "
             f"give a multiple of its patch size {patch_size}"
-        )
-
-
-def _check_heads(part: str, hidden_size: int, num_heads: int) -> None:
-    if hidden_size % num_heads:
-        raise UserError(
-            f"{part}.hidden_size {hidden_size} is not a multiple of {part}.num_heads {num_heads}"
         )
 
 

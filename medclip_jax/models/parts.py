@@ -47,8 +47,16 @@ def patch_size(config: ConfigDict) -> int:
     """Side in pixels of a patch, or of a cell of a ResNet's grid."""
     encoder = config.image_encoder
     if encoder.name.startswith("resnet"):
-        return 2 ** (encoder.num_stages + 1)
+        return encoder.output_stride
     return NAMED_PATCH_SIZE if encoder.name.startswith("vit_") else encoder.patch_size
+
+
+def check_heads(part: str, hidden_size: int, num_heads: int) -> None:
+    """Raises a UserError if the heads of a part of the config do not share its width evenly."""
+    if hidden_size % num_heads:
+        raise UserError(
+            f"{part}.hidden_size {hidden_size} is not a multiple of {part}.num_heads {num_heads}"
+        )
 
 
 def build_parts(config: ConfigDict, vocab_size: int, dtype: DTypeLike) -> dict[str, Any]:
@@ -61,6 +69,7 @@ def build_parts(config: ConfigDict, vocab_size: int, dtype: DTypeLike) -> dict[s
     objectives, fusion = config.objectives, config.fusion
     parts: dict[str, Any] = {"shared_fusion": fusion.shared}
     if fusion.num_layers:
+        check_heads("fusion", fusion.hidden_size, fusion.num_heads)
         parts["fusion"] = FusionTransformer(
             hidden_size=fusion.hidden_size,
             num_layers=fusion.num_layers,
@@ -82,12 +91,14 @@ def build_parts(config: ConfigDict, vocab_size: int, dtype: DTypeLike) -> dict[s
         parts["pixel_head"] = PixelHead(patch_size(config) ** 2, dtype=dtype)
         parts["num_visible"] = patch_masking(config).num_visible
     if objectives.captioning.weight:
+        decoder = config.caption_decoder
+        check_heads("caption_decoder", decoder.hidden_size, decoder.num_heads)
         parts["caption_decoder"] = CaptionDecoder(
             vocab_size=vocab_size,
             max_length=config.text_encoder.max_length,
             bidirectional=objectives.captioning.backward,
             dtype=dtype,
-            **config.caption_decoder,
+            **decoder,
         )
     if objectives.local_contrastive.weight:
         for name in ("region_projection", "word_projection"):

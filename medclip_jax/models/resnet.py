@@ -16,14 +16,18 @@ from medclip_jax.models.layers import BatchNorm
 from medclip_jax.models.patches import hide_patches
 from medclip_jax.models.pooling import Pooling, pool_tokens
 
+OUTPUT_STRIDES = (16, 32)
+
 
 class ResNet(nn.Module):
-    """A residual network; with four stages its grid has 1/32 of the image's rows and columns.
+    """A residual network.
 
     Attributes:
         blocks: number of blocks in each stage.
         bottleneck: whether blocks are 1x1, 3x3, 1x1 convolutions (else two 3x3).
         width: channels of the stem; 64 in the original.
+        output_stride: pixels a side of a cell of the grid: 32 in the original; 16 leaves out the
+            stride of the last stage, which changes no parameter.
         pooling: how the grid becomes the features, "mean" in the original, or "max".
         remat: recompute each block in the backward pass instead of storing its activations.
     """
@@ -31,6 +35,7 @@ class ResNet(nn.Module):
     blocks: Sequence[int]
     bottleneck: bool
     width: int = 64
+    output_stride: int = 32
     pooling: Pooling = "mean"
     remat: bool = False
     dtype: DTypeLike = jnp.float32
@@ -61,10 +66,11 @@ class ResNet(nn.Module):
         x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
         block = nn.remat(ResidualBlock, static_argnums=(2,)) if self.remat else ResidualBlock
         for stage, num_blocks in enumerate(self.blocks):
+            shrinks = stage > 0 and 2 ** (stage + 2) <= self.output_stride
             for index in range(num_blocks):
                 x = block(
                     channels=self.width * 2**stage,
-                    stride=2 if stage > 0 and index == 0 else 1,
+                    stride=2 if shrinks and index == 0 else 1,
                     bottleneck=self.bottleneck,
                     dtype=self.dtype,
                     name=f"stage{stage + 1}_block{index}",

@@ -260,3 +260,93 @@ def test_settings_that_cannot_work(
     config = ml_collections.ConfigDict(data_config.to_dict() | changed)
     with pytest.raises(UserError, match=message):
         iterate(config, small_tokenizer, **arguments)
+
+
+def with_changes(config: ml_collections.ConfigDict, **changed) -> ml_collections.ConfigDict:
+    return ml_collections.ConfigDict(config.to_dict() | changed)
+
+
+def test_a_modality_can_be_left_out(data_config, small_tokenizer) -> None:
+    name = data_config.dataset
+    mixture = ((name, 2.0), (name, 1.0, "image"), (name, 1.0, "text"))
+    config = with_changes(data_config, mixture=mixture)
+    kinds: collections.Counter = collections.Counter()
+    for batch in take(iterate(config, small_tokenizer), 24):
+        kinds.update(zip(batch["has_image"].tolist(), batch["has_text"].tolist(), strict=True))
+    # 192 rows, two epochs of each part; a study has no text and one no image.
+    assert kinds[True, True] == 96 - 8 and kinds[False, False] == 4
+    assert kinds[True, False] == 4 + 46 and kinds[False, True] == 4 + 46
+
+
+@pytest.mark.parametrize(
+    ("mixture", "message"),
+    [
+        ((("manifest/small", 1.0, "sound"),), "give one of both, image, text"),
+        ((("manifest/small",),), r"give \(name, weight\[, modality\]\)"),
+    ],
+)
+def test_wrong_mixtures(data_config, small_tokenizer, mixture: tuple, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        iterate(with_changes(data_config, mixture=mixture), small_tokenizer)
+
+
+def test_views_of_a_study_are_next_to_one_another_and_differ(data_config, small_tokenizer) -> None:
+    config = with_changes(data_config, text="section")
+    for batch in take(iterate(config, small_tokenizer, views_per_study=2), 6):
+        numbers = np.array(study_numbers(batch)).reshape(4, 2)
+        shown = texts(batch, small_tokenizer)
+        np.testing.assert_array_equal(numbers[:, 0], numbers[:, 1])
+        np.testing.assert_array_equal(batch["group_ids"][::2, 0], batch["group_ids"][1::2, 0])
+        is_tall = batch["image"][:, 0].max(axis=1) > 0
+        for number, tall, both in zip(
+            numbers[:, 0], is_tall.reshape(4, 2), np.reshape(shown, (4, 2)), strict=True
+        ):
+            assert number == 1 or tall[0] != tall[1]
+            assert number == 0 or both[0] != both[1]
+
+
+def test_a_batch_holds_whole_studies(data_config, small_tokenizer) -> None:
+    with pytest.raises(UserError, match="not a multiple of 3 views"):
+        iterate(data_config, small_tokenizer, views_per_study=3)
+
+
+@pytest.fixture(scope="module")
+def labelled(prepared, write_csv, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Two more sets without images, `manifest/first` and `manifest/second`, for training only."""
+    root = tmp_path_factory.mktemp("labelled")
+    for name, labels in (("first", ("Edema", "Mass")), ("second", ("Mass", "Nodule"))):
+        rows = [
+            {"text": f"{name} study {number}.", "patient_id": number, "study_id": number}
+            | {"split": "train", "image_path": ""}
+            | {label: float(number % (2 + column)) == 0 for column, label in enumerate(labels)}
+            for number in range(8)
+        ]
+        rows = [{key: int(v) if isinstance(v, bool) else v for key, v in r.items()} for r in rows]
+        manifest = write_csv(root / f"{name}.csv", rows)
+        build.build_manifest(name, manifest, root, label_columns=labels, data_dir=prepared.data_dir)
+
+
+def test_labels_of_all_sets_stand_side_by_side(data_config, small_tokenizer, labelled) -> None:
+    mixture = (("manifest/first", 1.0), ("manifest/second", 1.0))
+    config = with_changes(data_config, mixture=mixture)
+    assert pipeline.label_names(config) == ("Edema", "Mass", "Nodule")
+    unknown = collections.Counter()
+    for batch in take(iterate(config, small_tokenizer), 4):
+        assert batch["labels"].shape == (8, 3) and batch["labels"].dtype == np.float32
+        unknown.update(map(tuple, np.isnan(batch["labels"]).tolist()))
+    assert unknown == {(False, False, True): 16, (True, False, False): 16}
+    chosen = with_changes(config, labels=("Nodule",))
+    assert next(iterate(chosen, small_tokenizer))["labels"].shape == (8, 1)
+    with pytest.raises(UserError, match="no set has 'Hernia'; there are: Edema, Mass, Nodule"):
+        pipeline.label_names(with_changes(config, labels=("Hernia",)))
+
+
+def test_a_mixture_validates_on_the_sets_that_can(data_config, small_tokenizer, labelled) -> None:
+    arguments = {"seed": 0, "batch_size": 4, "tokenizer": small_tokenizer, "max_length": 8}
+    mixture = (("manifest/small", 1.0), ("manifest/first", 1.0))
+    mixed = pipeline.validation_batches(with_changes(data_config, mixture=mixture), 1, **arguments)
+    alone = pipeline.validation_batches(data_config, 1, **arguments)
+    np.testing.assert_array_equal(next(mixed)["token_ids"], next(alone)["token_ids"])
+    with pytest.raises(UserError, match="no split 'validation'"):
+        config = with_changes(data_config, dataset="manifest/first")
+        pipeline.validation_batches(config, 1, **arguments)

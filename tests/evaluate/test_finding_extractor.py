@@ -195,8 +195,9 @@ def test_labels_are_those_of_chexpert():
     assert set(SYNTHETIC_LABELS) <= set(LABEL_NAMES)
 
 
-def test_finding_words_name_findings_and_nothing_else():
+def test_finding_words_say_what_where_and_how_much_and_nothing_else():
     words = finding_words()
     assert {"effusion", "pneumothorax", "enlarged", "nodule", "pacemaker", "opacities"} <= words
+    assert {"left", "right", "bilateral", "upper", "base", "small", "moderate", "severe"} <= words
     assert all(word == word.lower() and " " not in word for word in words)
-    assert not words & {"no", "the", "right", "small", "lung", "lungs", "heart", "normal", "of"}
+    assert not words & {"no", "the", "is", "lung", "lungs", "heart", "normal", "of", "seen"}

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from medclip_jax.models.fusion import FusionTransformer
+from medclip_jax.models.fusion import FusionTransformer, sine_positions
 
-PATCHES, LENGTH = 6, 5
+PATCHES, LENGTH = 9, 5
 MODEL = FusionTransformer(hidden_size=8, num_layers=2, num_heads=2, masked_images=True)
 IN_VIEW = np.array([True, False, True])
 
@@ -247,3 +247,18 @@ def test_what_cannot_be_fused_is_refused(inputs):
     plain = dataclasses.replace(MODEL, masked_images=False)
     with pytest.raises(ValueError, match="masked_images=True"):
         plain.init(key, grid, None, patch_is_masked=mask, deterministic=True)
+
+
+def test_positions_start_as_mae_has_them():
+    positions = np.asarray(sine_positions(jax.random.key(0), (9, 8)))
+    for patch, (row, column) in enumerate(np.ndindex(3, 3)):
+        expected = [
+            wave(place / 10_000 ** (channel / 2))
+            for place in (row, column)
+            for wave in (np.sin, np.cos)
+            for channel in range(2)
+        ]
+        np.testing.assert_allclose(positions[patch], expected, atol=1e-6)
+    for shape in ((8, 8), (9, 6)):
+        with pytest.raises(ValueError, match="a square of patches"):
+            sine_positions(jax.random.key(0), shape)

@@ -207,7 +207,8 @@ class DecoderLayer(nn.Module):
 
         self.self_attention, self.self_attention_norm = attention(), norm()
         self.image_attention, self.image_attention_norm = attention(), norm()
-        self.mlp, self.mlp_norm = Mlp(self.intermediate_size, self.dtype), norm()
+        self.mlp = Mlp(self.intermediate_size, self.dtype, dense_init)
+        self.mlp_norm = norm()
         self.dropout = nn.Dropout(self.dropout_rate)
 
     def __call__(

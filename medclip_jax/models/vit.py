@@ -11,7 +11,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
 from medclip_jax.models.encoding import ImageEncoding
-from medclip_jax.models.layers import Mlp, MultiHeadAttention, transformer_init
+from medclip_jax.models.layers import Mlp, MultiHeadAttention, dense_init, transformer_init
 from medclip_jax.models.pooling import Pooling, pool_tokens
 
 
@@ -150,9 +150,9 @@ class PreNormLayer(nn.Module):
         """
         dropout = nn.Dropout(self.dropout_rate, deterministic=deterministic)
         y = nn.LayerNorm(self.epsilon, dtype=self.dtype, name="attention_norm")(x)
-        y = MultiHeadAttention(self.num_heads, self.dropout_rate, self.dtype, name="attention")(
-            y, mask, deterministic
-        )
+        y = MultiHeadAttention(
+            self.num_heads, self.dropout_rate, self.dtype, dense_init, name="attention"
+        )(y, mask, deterministic)
         x = x + dropout(y)
         y = nn.LayerNorm(self.epsilon, dtype=self.dtype, name="mlp_norm")(x)
-        return x + dropout(Mlp(4 * x.shape[-1], dtype=self.dtype, name="mlp")(y))
+        return x + dropout(Mlp(4 * x.shape[-1], self.dtype, dense_init, name="mlp")(y))

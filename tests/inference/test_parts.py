@@ -1,7 +1,6 @@
 """An encoder's parts in use: pairs are scored, reports written, patches and tokens filled in."""
 
 import cv2
-import jax
 import numpy as np
 import pytest
 from support import tiny
@@ -27,10 +26,8 @@ def images() -> list[np.ndarray]:
 
 
 def make_encoder(name: str, tokens: Tokenizer, **changes) -> Encoder:
-    """An encoder of a tiny model whose random weights are large enough to tell inputs apart."""
-    encoder = Encoder(tiny.tiny_config(name, **changes), tokens, {}).randomly_initialized(3)
-    params = jax.tree.map(lambda leaf: 4 * leaf, encoder.variables["params"])
-    return Encoder(encoder.config, tokens, {**encoder.variables, "params": params})
+    """An encoder of a tiny model with random weights."""
+    return Encoder(tiny.tiny_config(name, **changes), tokens, {}).randomly_initialized(3)
 
 
 @pytest.fixture(scope="module")

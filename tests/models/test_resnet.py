@@ -164,3 +164,40 @@ def test_bfloat16_keeps_parameters_and_statistics_in_float32(make_variables, ran
     expected, _ = full.apply(variables, image, train=True, mutable=["batch_stats"])
     difference = np.abs(encoding.features - expected.features).max()
     assert 0 < difference < 0.05 * float(expected.features.max())
+
+
+SMALL = ResNet(blocks=(1, 1, 1, 1), bottleneck=False, width=4)
+
+
+def test_a_finer_grid_has_the_same_parameters(random_image):
+    image = random_image(2, 64, 64, 1)
+    coarse, fine = SMALL, dataclasses.replace(SMALL, output_stride=16)
+    variables = coarse.init(jax.random.key(0), image, train=False)
+    assert coarse.apply(variables, image, train=False).grid.shape == (2, 2, 2, 32)
+    grid = fine.apply(variables, image, train=False).grid
+    assert grid.shape == (2, 4, 4, 32)
+    shapes = [
+        jax.tree.map(jnp.shape, m.init(jax.random.key(0), image, False)) for m in (SMALL, fine)
+    ]
+    assert shapes[0] == shapes[1]
+
+
+def test_masked_cells_do_not_leak_and_leave_the_statistics_alone(random_image):
+    model = dataclasses.replace(SMALL, output_stride=16)
+    image, masked = random_image(2, 64, 64, 1), np.random.default_rng(0).random((2, 16)) < 0.5
+    variables = model.init(jax.random.key(0), image, train=False)
+    hidden = masked.reshape(2, 4, 4).repeat(16, axis=1).repeat(16, axis=2)[..., None]
+
+    def encode(image, train):
+        return model.apply(variables, image, train, masked, mutable=["batch_stats"])
+
+    encoding, updated = encode(image, True)
+    assert updated == {} or jax.tree.all(
+        jax.tree.map(np.array_equal, updated["batch_stats"], variables["batch_stats"])
+    )
+    for other in (np.where(hidden, 100.0, image), np.where(hidden, 0.0, image)):
+        np.testing.assert_array_equal(encode(other, True)[0].grid, encoding.grid)
+    whole = model.apply(variables, np.where(hidden, 0.0, image), train=False)
+    np.testing.assert_array_equal(whole.grid, encoding.grid)
+    seen = encode(np.where(hidden, image, image + 1), True)[0]
+    assert not np.allclose(seen.grid, encoding.grid)

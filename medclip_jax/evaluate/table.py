@@ -1,25 +1,32 @@
 """The table of figures that an evaluation prints."""
 
 import math
+from collections.abc import Mapping
 
 from medclip_jax.evaluate.bootstrap import IMPROVEMENT, RANDOM
 from medclip_jax.evaluate.result import CHANCE, EvaluationResult
 
 
 def result_rows(result: EvaluationResult) -> list[list[str]]:
-    """Of each figure its name, value, 95 % interval, random initialisation and chance.
-
-    Those of single masks, of which there are hundreds, are in the JSON only.
-    """
+    """Of each figure its name, value, 95 % interval, random initialisation and chance."""
     rows = []
-    for name, value in result.metrics.items():
-        if name.startswith((RANDOM, IMPROVEMENT, CHANCE)) or "/scale_" in name:
-            continue
+    for name in shown_metrics(result.metrics):
+        value = result.metrics[name]
         interval = format_interval(result.confidence_intervals.get(name), name)
         beside = [result.metrics.get(prefix + name) for prefix in (RANDOM, CHANCE)]
         values = [format_value(number, name) for number in (value, *beside)]
         rows.append([name, values[0], interval, *values[1:]])
     return rows
+
+
+def shown_metrics(metrics: Mapping[str, float]) -> list[str]:
+    """The names of the figures that have a line of their own.
+
+    Random initialisation and chance stand beside them, and those of single masks, of which there
+    are hundreds, are in the JSON only.
+    """
+    beside = (RANDOM, IMPROVEMENT, CHANCE)
+    return [name for name in metrics if not name.startswith(beside) and "/scale_" not in name]
 
 
 def format_value(value: float | None, name: str = "") -> str:

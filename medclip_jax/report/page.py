@@ -14,7 +14,16 @@ from medclip_jax.report import pictures, tables
 from medclip_jax.report.charts import roc_chart, training_chart
 from medclip_jax.report.run_files import Evaluation, RunFiles, read_run
 
-_TITLES = {"zero-shot": "Zero-shot classification", "linear-probe": "Linear probe"}
+_TITLES = {
+    "zero-shot": "Zero-shot classification",
+    "linear-probe": "Linear probe",
+    "finetune": "Fine-tuning",
+}
+_OTHER_TITLES = {
+    "label-efficiency": "Label efficiency",
+    "regeneration": "Regeneration",
+    "report-generation": "Report generation",
+}
 
 
 def write_report(workdir: Path) -> Path:
@@ -54,6 +63,9 @@ def _context(run: RunFiles) -> dict[str, Any]:
         "classifications": [
             _classification(evaluation) for task in _TITLES for evaluation in run.of_task(task)
         ],
+        "others": [
+            _other(evaluation) for task in _OTHER_TITLES for evaluation in run.of_task(task)
+        ],
     }
 
 
@@ -63,8 +75,10 @@ def _final_losses(run: RunFiles) -> dict[str, float]:
 
 
 def _retrieval(evaluation: Evaluation) -> dict[str, Any]:
+    score = evaluation.protocol.get("score", "embeddings")
     return _common(evaluation) | {
-        "rows": tables.retrieval_rows(evaluation),
+        "title": "Retrieval" if score == "embeddings" else f"Retrieval by {score}",
+        "rows": tables.metric_rows(evaluation),
         **_pictures(
             evaluation,
             "text_to_image_neighbors",
@@ -80,6 +94,15 @@ def _classification(evaluation: Evaluation) -> dict[str, Any]:
         "rows": tables.label_rows(evaluation),
         "roc_chart": roc_chart(evaluation),
         **_pictures(evaluation, "scores", hits_and_misses=pictures.hits_and_misses),
+    }
+
+
+def _other(evaluation: Evaluation) -> dict[str, Any]:
+    drawn = sorted(evaluation.folder.glob("*.png"))
+    return _common(evaluation) | {
+        "title": _OTHER_TITLES[evaluation.task],
+        "rows": tables.metric_rows(evaluation),
+        "figures": [pictures.data_uri(path.read_bytes(), "png") for path in drawn],
     }
 
 

@@ -107,9 +107,8 @@ class StudyPictures:
         """The thumbnail of an image of a study; `what` begins its alternative text."""
         study = self.study(number)
         pixels = fit_square(decode_gray(study.images[image]), THUMBNAIL_SIZE)
-        encoded = base64.b64encode(encode_jpeg(pixels, _JPEG_QUALITY)).decode()
         alt = f"{what}: chest X-ray of study {study.study_id}, {caption}"
-        return Picture(f"data:image/jpeg;base64,{encoded}", alt, caption, correct)
+        return Picture(data_uri(encode_jpeg(pixels, _JPEG_QUALITY), "jpeg"), alt, caption, correct)
 
 
 def evenly_spaced(count: int, wanted: int) -> list[int]:
@@ -199,3 +198,8 @@ def _best(
 ) -> Int[np.ndarray, "chosen"]:
     candidates = np.flatnonzero(among)
     return candidates[np.argsort(-scores[candidates], kind="stable")][:_EXAMPLES]
+
+
+def data_uri(encoded: bytes, kind: str) -> str:
+    """An encoded image as the address of itself, so that the page needs no other file."""
+    return f"data:image/{kind};base64,{base64.b64encode(encoded).decode()}"

@@ -13,7 +13,11 @@ from medclip_jax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """One evaluation file with the arrays beside it (none if the `.npz` is gone)."""
+    """One evaluation file with the arrays beside it (none if the `.npz` is gone).
+
+    Attributes:
+        folder: where its figures and pictures lie, if it drew any.
+    """
 
     task: str
     dataset: str
@@ -24,6 +28,7 @@ class Evaluation:
     num_patients: int
     protocol: dict[str, Any]
     arrays: dict[str, np.ndarray]
+    folder: Path = Path()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,6 +94,7 @@ def _read_evaluation(path: Path) -> Evaluation:
             num_patients=content["num_patients"],
             protocol=protocol,
             arrays=arrays,
+            folder=path.with_suffix(""),
         )
     except KeyError as error:
         raise UserError(f"{path} has no {error}: evaluate again, or remove it") from None

@@ -4,9 +4,9 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from medclip_jax.evaluate.bootstrap import IMPROVEMENT, RANDOM
+from medclip_jax.evaluate.bootstrap import RANDOM
 from medclip_jax.evaluate.result import CHANCE
-from medclip_jax.evaluate.table import format_interval, format_value
+from medclip_jax.evaluate.table import format_interval, format_value, shown_metrics
 from medclip_jax.report.run_files import Evaluation, RunFiles
 
 _DIRECTIONS = {
@@ -58,19 +58,17 @@ class Headline:
     where: str
 
 
-def retrieval_rows(evaluation: Evaluation) -> list[Row]:
-    """Of each figure: trained, random initialisation, chance."""
+def metric_rows(evaluation: Evaluation) -> list[Row]:
+    """Of each figure that the printed table has: trained, random initialisation, chance."""
     rows = []
-    for name in evaluation.metrics:
-        if name.startswith((RANDOM, IMPROVEMENT, CHANCE)):
-            continue
+    for name in shown_metrics(evaluation.metrics):
         cells = [_cell(evaluation, name), _cell(evaluation, RANDOM + name)]
         cells.append(_cell(evaluation, CHANCE + name))
-        rows.append(Row(retrieval_name(name), cells, name.endswith("recall@1")))
+        rows.append(Row(metric_name(name), cells, name.endswith("recall@1")))
     return rows
 
 
-def retrieval_name(metric: str) -> str:
+def metric_name(metric: str) -> str:
     """`text_to_image_recall@1` as "Text → image, recall@1"."""
     for direction, title in _DIRECTIONS.items():
         if metric.startswith(direction):

@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 
 import cv2
@@ -180,3 +181,23 @@ def test_a_damaged_evaluation_is_named(run_copy):
     file.write_text('{"metrics": {}}')
     with pytest.raises(UserError, match=r"retrieval-manifest_x-test\.json has no 'protocol'"):
         write_report(run_copy)
+
+
+def test_other_tasks_show_their_figures_and_no_single_masks(finished_run, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(finished_run, run)
+    evaluations = run / "evaluations"
+    content = json.loads(next(evaluations.glob("linear-probe*.json")).read_text())
+    content["protocol"] |= {"task": "regeneration", "dataset": "toy", "split": "test"}
+    content["metrics"] = {"mse": 0.25, "random_initialization/mse": 0.5, "mse/scale_1": 0.125}
+    content["confidence_intervals"] = {"mse": [0.2, 0.3]}
+    (evaluations / "regeneration-toy-test.json").write_text(json.dumps(content))
+    picture = cv2.imencode(".png", np.eye(8, dtype=np.uint8))[1].tobytes()
+    (evaluations / "regeneration-toy-test").mkdir()
+    (evaluations / "regeneration-toy-test" / "regenerated.png").write_bytes(picture)
+    page = Page(write_report(run).read_text(encoding="utf-8"))
+    assert "Regeneration" in page.headings
+    assert "0.250" in page.all_text and "0.200 to 0.300" in page.all_text
+    assert "0.500" in page.all_text and "scale_1" not in page.all_text
+    encoded = base64.b64encode(picture).decode()
+    assert f"data:image/png;base64,{encoded}" in [image["src"] for image in page.images]

@@ -11,8 +11,8 @@ from medclip_jax.report.tables import (
     config_rows,
     headlines,
     label_rows,
-    retrieval_name,
-    retrieval_rows,
+    metric_name,
+    metric_rows,
 )
 
 
@@ -52,8 +52,8 @@ PROBE = make_evaluation(
 )
 
 
-def test_retrieval_rows():
-    recall, rank = retrieval_rows(RETRIEVAL)
+def test_metric_rows():
+    recall, rank = metric_rows(RETRIEVAL)
     assert recall == Row(
         "Text → image, recall@1",
         [Cell("0.250", "0.200 to 0.300"), Cell("0.010", "0.000 to 0.020"), Cell("0.020")],
@@ -77,8 +77,8 @@ def test_label_rows():
         ("other", "other"),
     ],
 )
-def test_retrieval_name(metric, name):
-    assert retrieval_name(metric) == name
+def test_metric_name(metric, name):
+    assert metric_name(metric) == name
 
 
 def test_headlines_come_from_each_tasks_first_evaluation():

@@ -106,16 +106,26 @@ def write_config(config: ConfigDict, path: Path) -> None:
 
 
 def read_config(path: Path) -> ConfigDict:
-    """Reads what `write_config` wrote; JSON's lists become the tuples they were."""
+    """Reads what `write_config` wrote; JSON's lists become the tuples they were.
+
+    Keys that a later version added have their defaults, which keep what was before.
+    """
     try:
         values = json.loads(path.read_text())
     except FileNotFoundError:
         raise UserError(f"{path} not found: {path.parent} is not a run's workdir") from None
     except ValueError:
         raise UserError(f"{path} is not valid JSON; restore it or start a new --workdir") from None
-    config = ConfigDict(_tuples(values)).lock()
+    config = ConfigDict(_tuples(_with_defaults(values, base_config().to_dict()))).lock()
     validate(config)
     return config
+
+
+def _with_defaults(values: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    """The values, and at every level the defaults of the keys that are not there."""
+    parts = {key: default for key, default in defaults.items() if isinstance(default, dict)}
+    nested = {key: _with_defaults(values.get(key, {}), part) for key, part in parts.items()}
+    return defaults | values | nested
 
 
 def check_same_run(saved: ConfigDict, config: ConfigDict) -> None:

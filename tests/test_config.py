@@ -9,7 +9,8 @@ from ml_collections import ConfigDict
 from medclip_jax import config as configs
 from medclip_jax.errors import UserError
 
-SHIPPED = ["convirt.py", "convirt.py:demo", "convirt.py:small"]
+NAMES = ("convirt", "matching", "radtex", "mixed", "combined")
+SHIPPED = [f"{name}.py{variant}" for name in NAMES for variant in ("", ":demo", ":small")]
 
 
 @pytest.mark.parametrize("path", SHIPPED)
@@ -119,3 +120,18 @@ def test_a_run_is_resumed_only_with_a_config_that_computes_the_same() -> None:
     other.optimizer.learning_rate = 0.5
     with pytest.raises(UserError, match=r"optimizer\.learning_rate"):
         configs.check_same_run(saved, other)
+
+
+def test_a_run_of_an_older_version_gets_the_keys_that_came_later(tmp_path: Path) -> None:
+    config = configs.base_config()
+    config.image_encoder.width = 8
+    path = tmp_path / "config.json"
+    configs.write_config(config, path)
+    older = json.loads(path.read_text())
+    del older["fusion"], older["image_encoder"]["output_stride"]
+    path.write_text(json.dumps(older))
+    assert configs.read_config(path).to_dict() == config.to_dict()
+    older["image_encoder"]["wdith"] = 8
+    path.write_text(json.dumps(older))
+    with pytest.raises(UserError, match="unknown config key image_encoder.wdith"):
+        configs.read_config(path)

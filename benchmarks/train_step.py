@@ -51,6 +51,8 @@ def _jax_step(image: np.ndarray, token_ids: np.ndarray) -> Callable[[], float]:
         "image": jnp.asarray(image),
         "token_ids": jnp.asarray(token_ids),
         "token_mask": jnp.ones(token_ids.shape, bool),
+        "has_image": jnp.ones(len(image), bool),
+        "has_text": jnp.ones(len(image), bool),
     }
     variables = jax.jit(lambda: model.init(jax.random.key(0), batch, train=False))()
     optimizer = optax.adam(1e-4)

@@ -20,7 +20,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.objectives.contrastive.weight = 0.0
     config.objectives.matching.weight = 1.0  # as BiomedCLIP's paper describes the system
     config.objectives.masked_language.weight = 1.0
-    config.objectives.masked_language.rate = 0.15  # BERT, MedViLL, M3AE
+    config.objectives.masked_language.rates = (0.15,)  # BERT, MedViLL, M3AE
     config.objectives.masked_vision.weight = 1.0
     config.objectives.masked_vision.scales = (1, 2, 4)
     config.objectives.masked_vision.ratios = (0.25, 0.5, 0.75)
@@ -68,7 +68,7 @@ def _shrink(config: ConfigDict, variant: str) -> None:
     config.text_encoder.update(num_layers=0, dropout_rate=0.0)
     config.fusion.update(num_layers=2, hidden_size=96, num_heads=4, dropout_rate=0.0)
     config.matching_head.hidden_size = 96
-    config.objectives.masked_language.update(rate=0.5, image_rate=0.9)
+    config.objectives.masked_language.update(rates=(0.5,), image_rate=0.9)
     config.objectives.masked_vision.scales = (1, 2)
     config.optimizer.weight_decay = 0.0
     config.optimizer.learning_rate = 1.5e-3

@@ -195,14 +195,14 @@ def _base_objectives() -> ConfigDict:
             "captioning": {"weight": 0.0, "backward": True, "label_smoothing": 0.0},
             "masked_language": {
                 "weight": 0.0,
-                "rate": 0.15,
+                "rates": (0.15,),  # share of the words that is masked; each row draws one
                 "whole_words": True,
                 "image_rate": 0.5,  # share of the rows that see their image
             },
             "masked_vision": {
                 "weight": 0.0,
                 "scales": (1, 2, 4),  # side of the masked blocks in patches
-                "ratios": (0.5,),  # share of the patches that is masked
+                "ratios": (0.5,),  # share of the patches that is masked; each row draws one
                 "text_rate": 0.5,  # share of the rows that see their text
                 "normalize_patches": False,
             },

@@ -30,7 +30,7 @@ class TokenMasking:
         vocab_size: number of token ids.
         special_ids: ids that are never masked and never stand in for another token.
         continues_word: true on the ids of pieces that continue a word.
-        rate: probability of a token, or of a word, to be chosen.
+        rates: probabilities of a token, or of a word, to be chosen; each row of a batch draws one.
         whole_words: whether the pieces of a word are chosen together.
     """
 
@@ -38,17 +38,20 @@ class TokenMasking:
     vocab_size: int
     special_ids: tuple[int, ...]
     continues_word: Bool[np.ndarray, " vocab"]
-    rate: float = 0.15
+    rates: tuple[float, ...] = (0.15,)
     whole_words: bool = True
 
     def __post_init__(self) -> None:
-        """Checks the rate."""
-        if not 0.0 < self.rate < 1.0:
-            raise UserError(f"the rate of masked tokens is {self.rate}: give one between 0 and 1")
+        """Checks the rates."""
+        if not self.rates:
+            raise UserError("masking tokens needs at least one rate: name one")
+        for rate in self.rates:
+            if not 0.0 < rate <= 1.0:
+                raise UserError(f"a rate of masked tokens is {rate}: give one above 0, at most 1")
 
     @classmethod
     def from_tokenizer(
-        cls, tokenizer: Tokenizer, *, rate: float = 0.15, whole_words: bool = True
+        cls, tokenizer: Tokenizer, *, rates: tuple[float, ...] = (0.15,), whole_words: bool = True
     ) -> Self:
         """Masking for the vocabulary of a tokenizer, in which "##" continues a word.
 
@@ -67,7 +70,7 @@ class TokenMasking:
             vocab_size=tokenizer.vocab_size,
             special_ids=(*tokenizer.special_ids, *no_token),
             continues_word=continues_word,
-            rate=rate,
+            rates=rates,
             whole_words=whole_words,
         )
 
@@ -80,9 +83,10 @@ def mask_tokens(
 ) -> tuple[Int[Array, "batch length"], Bool[Array, "batch length"]]:
     """Masks tokens as BERT does, Devlin et al., https://arxiv.org/abs/1810.04805, section 3.1.
 
-    Each token is chosen with probability `rate`; of the chosen, 80 % become the mask token, 10 % a
+    A row draws its rate: BERT has one, Mask-Predict (https://arxiv.org/abs/1904.09324) all of them.
+    Each token is chosen with that probability; of the chosen, 80 % become the mask token, 10 % a
     token drawn uniformly from the vocabulary, and 10 % stay. With whole words a word is chosen
-    with probability `rate`, and then all its pieces are; what becomes of each piece is drawn for
+    with that probability, and then all its pieces are; what becomes of each piece is drawn for
     each by itself, as in the whole-word release of the authors (github.com/google-research/bert).
     They choose a fixed number of tokens a text; a choice of each by itself has the same mean.
 
@@ -95,8 +99,9 @@ def mask_tokens(
     Returns:
         The token ids to show, and where the tokens were chosen, to be predicted.
     """
-    choice_key, action_key, random_key = jax.random.split(key, 3)
-    chosen = jax.random.uniform(choice_key, token_ids.shape) < masking.rate
+    rate_key, choice_key, action_key, random_key = jax.random.split(key, 4)
+    rate = _pick(masking.rates, jax.random.uniform(rate_key, token_ids.shape[:1]))
+    chosen = jax.random.uniform(choice_key, token_ids.shape) < rate[:, None]
     if masking.whole_words:
         chosen = jnp.take_along_axis(chosen, _word_starts(token_ids, masking), axis=1)
     is_special = np.isin(np.arange(masking.vocab_size), masking.special_ids)
@@ -210,7 +215,7 @@ def mask_patches(
     return jax.vmap(mask_image)(scale, num_masked, uniform[:, 2:], block_order)
 
 
-def _pick(values: tuple[int, ...], uniform: Float[Array, " batch"]) -> Int[Array, " batch"]:
+def _pick(values: tuple[float, ...], uniform: Float[Array, " batch"]) -> Array:
     """One of the values for each number in [0, 1), all equally likely."""
     return jnp.asarray(values)[jnp.floor(uniform * len(values)).astype(jnp.int32)]
 

@@ -79,8 +79,8 @@ class ImageTextModel(nn.Module):
 
         Args:
             batch: `image` float32 [B, H, W, 1], normalised; `token_ids` int32 [B, L]; `token_mask`
-                bool [B, L], false on padding. The parts read what `data.masking.BatchMasks` adds,
-                `has_image` and `has_text`, and `labels`. Other keys are ignored.
+                bool [B, L], false on padding; `has_image` and `has_text` bool [B]. The parts read
+                what `train.masks.BatchMasks` adds, and `labels`. Other keys are ignored.
             train: batch statistics are updated (`mutable=["batch_stats"]`) and the "dropout" key is
                 needed. Matching always needs the "negatives" key.
 
@@ -90,7 +90,7 @@ class ImageTextModel(nn.Module):
             `patch_predictions` [B, N, P]; `caption_logits` and `backward_caption_logits`
             [B, L - 1, V]; `image_regions` [B, N, D] and `word_embeddings` [B, L, D].
         """
-        image = self.encode_image(batch["image"], train)
+        image = self.encode_image(batch["image"], train, batch["has_image"])
         text: Outputs = {}
         if self.text_encoder is not None:
             text = self.encode_text(batch["token_ids"], batch["token_mask"], train)
@@ -114,14 +114,19 @@ class ImageTextModel(nn.Module):
         return outputs
 
     def encode_image(
-        self, image: Float[Array, "batch height width 1"], train: bool = False
+        self,
+        image: Float[Array, "batch height width 1"],
+        train: bool = False,
+        has_image: Bool[Array, " batch"] | None = None,
     ) -> Outputs:
         """Returns `image_features` [B, F], `image_grid` [B, N, C] and, if any, `image_embeddings`.
 
         The features are the pooled output of the encoder, before the projection; the grid holds
-        the N patches or spatial cells of the image encoder, row by row.
+        the N patches or spatial cells of the image encoder, row by row. In training, rows without
+        an image do not enter the statistics of the batch.
         """
-        encoding = self.image_encoder(self._with_channels(image), train)
+        image = self._with_channels(image)
+        encoding = self.image_encoder(image, train, has_image=has_image)
         grid = _flat_grid(encoding.grid)
         features = encoding.features
         if self.shared_fusion:

@@ -4,6 +4,8 @@ Parameters are float32 whatever the compute type `dtype`; the softmax of attenti
 statistics of normalisation are float32 too.
 """
 
+import math
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -108,9 +110,19 @@ class BatchNorm(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "*batch channels"], train: bool
-    ) -> Float[Array, "*batch channels"]:
-        """Normalises by the batch if `train`, and updates `batch_stats`; else by `batch_stats`."""
+        self,
+        x: Float[Array, "batch ... channels"],
+        train: bool,
+        counts: Bool[Array, " batch"] | None = None,
+    ) -> Float[Array, "batch ... channels"]:
+        """Normalises by the batch if `train`, and updates `batch_stats`; else by `batch_stats`.
+
+        Args:
+            x: the activations.
+            train: whether to use, and to remember, the statistics of the batch.
+            counts: false on rows that do not enter them; None if all do. A batch without any row
+                that does is normalised by `batch_stats`, which stay as they are.
+        """
         shape = (x.shape[-1],)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, shape, jnp.float32)
         running_var = self.variable("batch_stats", "var", jnp.ones, shape, jnp.float32)
@@ -118,14 +130,29 @@ class BatchNorm(nn.Module):
         bias = self.param("bias", nn.initializers.zeros, shape)
         x = x.astype(jnp.float32)
         if train:
-            axes = tuple(range(x.ndim - 1))
-            mean, var = x.mean(axes), x.var(axes)
+            mean, var, unbiased_var = _statistics(x, counts)
+            if counts is not None:
+                mean = jnp.where(counts.any(), mean, running_mean.value)
+                var = jnp.where(counts.any(), var, running_var.value)
+                unbiased_var = jnp.where(counts.any(), unbiased_var, running_var.value)
             if not self.is_initializing():
-                count = x.size // x.shape[-1]
-                unbiased_var = var * count / max(count - 1, 1)
                 running_mean.value += (1 - self.momentum) * (mean - running_mean.value)
                 running_var.value += (1 - self.momentum) * (unbiased_var - running_var.value)
         else:
             mean, var = running_mean.value, running_var.value
         x = (x - mean) * (jax.lax.rsqrt(var + self.epsilon) * scale) + bias
         return x.astype(self.dtype)
+
+
+def _statistics(
+    x: Float[Array, "batch ... channels"], counts: Bool[Array, " batch"] | None
+) -> tuple[Float[Array, " channels"], Float[Array, " channels"], Float[Array, " channels"]]:
+    """The mean, the variance and the unbiased variance of each channel over the rows that count."""
+    axes = tuple(range(x.ndim - 1))
+    where = None if counts is None else counts.reshape(-1, *[1] * (x.ndim - 1))
+    total = math.prod(x.shape[:-1])
+    if counts is not None:
+        total = jnp.maximum(counts.sum() * (total // len(x)), 1)
+    mean = jnp.sum(x, axes, where=where) / total
+    var = jnp.sum(jnp.square(x - mean), axes, where=where) / total
+    return mean, var, var * total / jnp.maximum(total - 1, 1)

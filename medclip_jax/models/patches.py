@@ -31,15 +31,17 @@ class PatchEmbedding(nn.Module):
         train: bool,
         patch_is_masked: Bool[Array, "batch patches"] | None = None,
         num_visible: int | None = None,
+        has_image: Bool[Array, " batch"] | None = None,
     ) -> ImageEncoding:
         """Embeds normalised images; height and width are multiples of the patch size.
 
         Args:
             image: the images.
-            train: changes nothing, nor does `num_visible`; a vision transformer has them.
+            train: changes nothing, nor do `num_visible` and `has_image`; other encoders have them.
             patch_is_masked: true on the patches, row by row, that the output must not depend on.
                 They are zero in the grid, and the features are the mean over the others.
-            num_visible: the number of visible patches.
+            num_visible: see `train`.
+            has_image: see `train`.
         """
         grid = nn.Conv(
             self.hidden_size,

@@ -47,6 +47,7 @@ class ResNet(nn.Module):
         train: bool,
         patch_is_masked: Bool[Array, "batch cells"] | None = None,
         num_visible: int | None = None,
+        has_image: Bool[Array, " batch"] | None = None,
     ) -> ImageEncoding:
         """Encodes normalised images.
 
@@ -58,11 +59,12 @@ class ResNet(nn.Module):
                 on; they are shown as zero. The running statistics are then used whatever `train`
                 is, so that they stay those of whole images.
             num_visible: changes nothing; a vision transformer has it.
+            has_image: false on rows that do not enter the statistics of the batch.
         """
         if patch_is_masked is not None:
             image, train = hide_patches(image, patch_is_masked), False
         x = _convolution(self.width, 7, 2, self.dtype, "stem_conv")(image)
-        x = nn.relu(BatchNorm(dtype=self.dtype, name="stem_norm")(x, train))
+        x = nn.relu(BatchNorm(dtype=self.dtype, name="stem_norm")(x, train, has_image))
         x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
         block = nn.remat(ResidualBlock, static_argnums=(2,)) if self.remat else ResidualBlock
         for stage, num_blocks in enumerate(self.blocks):
@@ -74,7 +76,7 @@ class ResNet(nn.Module):
                     bottleneck=self.bottleneck,
                     dtype=self.dtype,
                     name=f"stage{stage + 1}_block{index}",
-                )(x, train)
+                )(x, train, has_image)
         cells = x.reshape(x.shape[0], -1, x.shape[-1])
         return ImageEncoding(features=pool_tokens(cells, pooling=self.pooling), grid=x)
 
@@ -89,7 +91,10 @@ class ResidualBlock(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "batch height width channels"], train: bool
+        self,
+        x: Float[Array, "batch height width channels"],
+        train: bool,
+        has_image: Bool[Array, " batch"] | None = None,
     ) -> Float[Array, "batch rows columns features"]:
         """Applies the block."""
         # (kernel size, output channels, stride) of each convolution.
@@ -102,12 +107,12 @@ class ResidualBlock(nn.Module):
         y = x
         for number, (kernel_size, channels, stride) in enumerate(layout, start=1):
             y = _convolution(channels, kernel_size, stride, self.dtype, f"conv{number}")(y)
-            y = BatchNorm(dtype=self.dtype, name=f"norm{number}")(y, train)
+            y = BatchNorm(dtype=self.dtype, name=f"norm{number}")(y, train, has_image)
             if number < len(layout):
                 y = nn.relu(y)
         if self.stride != 1 or x.shape[-1] != features:
             x = _convolution(features, 1, self.stride, self.dtype, "shortcut_conv")(x)
-            x = BatchNorm(dtype=self.dtype, name="shortcut_norm")(x, train)
+            x = BatchNorm(dtype=self.dtype, name="shortcut_norm")(x, train, has_image)
         return nn.relu(x + y)
 
 

@@ -40,6 +40,7 @@ class VisionTransformer(nn.Module):
         train: bool,
         patch_is_masked: Bool[Array, "batch patches"] | None = None,
         num_visible: int | None = None,
+        has_image: Bool[Array, " batch"] | None = None,
     ) -> ImageEncoding:
         """Encodes normalised images; height and width are multiples of the patch size.
 
@@ -52,6 +53,7 @@ class VisionTransformer(nn.Module):
             num_visible: the number of visible patches if it is the same in each image. The layers
                 then run on these alone: the same output, in less time. Without it they run on all,
                 and no token attends to a masked one.
+            has_image: changes nothing; a ResNet has it.
 
         Raises:
             ValueError: `num_visible` is given without a mask.

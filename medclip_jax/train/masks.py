@@ -47,7 +47,7 @@ class BatchMasks:
         tokens = None
         if language.weight:
             tokens = TokenMasking.from_tokenizer(
-                tokenizer, rate=language.rate, whole_words=language.whole_words
+                tokenizer, rates=language.rates, whole_words=language.whole_words
             )
         return cls(
             tokens=tokens,

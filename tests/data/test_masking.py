@@ -29,7 +29,7 @@ MASKING = TokenMasking(
     vocab_size=VOCAB_SIZE,
     special_ids=(PAD, UNKNOWN, CLASSIFY, SEPARATE, MASK),
     continues_word=np.arange(VOCAB_SIZE) >= FIRST_CONTINUATION,
-    rate=0.15,
+    rates=(0.15,),
 )
 TOKENS_ONLY = dataclasses.replace(MASKING, whole_words=False)
 ROWS, COLUMNS = 7, 9
@@ -168,7 +168,7 @@ def test_eight_devices_give_the_same_as_one():
 def test_masking_of_a_trained_tokenizer(tmp_path):
     train_wordpiece(["no pneumothorax", "pneumonia", "no effusion is seen"], 60, tmp_path)
     tokenizer = load_tokenizer(tmp_path)
-    masking = TokenMasking.from_tokenizer(tokenizer, rate=0.5, whole_words=True)
+    masking = TokenMasking.from_tokenizer(tokenizer, rates=(0.5,), whole_words=True)
     token_ids, token_mask = tokenizer.encode_batch(["pneumothorax xis"] * 64, 16)
     pieces = tokenizer.tokens
     shown, chosen = mask_tokens(jax.random.key(0), token_ids, token_mask, masking)
@@ -189,18 +189,35 @@ def test_ids_without_a_token_are_never_shown(tmp_path):
     backend = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="[UNK]"))
     backend.save(str(tmp_path / "tokenizer.json"))
     tokenizer = load_tokenizer(tmp_path)
-    masking = TokenMasking.from_tokenizer(tokenizer, rate=0.9, whole_words=False)
+    masking = TokenMasking.from_tokenizer(tokenizer, rates=(0.9,), whole_words=False)
     token_ids = jnp.full((100, 20), 3)
     shown, _ = mask_tokens(jax.random.key(0), token_ids, token_ids > 0, masking)
     assert set(np.unique(shown)) == {2, 3, 30}
     with pytest.raises(UserError, match="whole words are unknown"):
-        TokenMasking.from_tokenizer(tokenizer, rate=0.15, whole_words=True)
+        TokenMasking.from_tokenizer(tokenizer, rates=(0.15,), whole_words=True)
 
 
-@pytest.mark.parametrize("rate", [0.0, 1.0, -0.1])
-def test_impossible_rates_are_refused(rate):
-    with pytest.raises(UserError, match="between 0 and 1"):
-        dataclasses.replace(MASKING, rate=rate)
+def test_each_row_draws_one_of_the_rates():
+    token_ids, token_mask = make_texts()
+    masking = dataclasses.replace(TOKENS_ONLY, rates=(0.2, 1.0))
+    _, chosen = mask_tokens(jax.random.key(0), token_ids, token_mask, masking)
+    ordinary = token_mask & (token_ids > MASK)
+    whole = (np.asarray(chosen) == ordinary).all(axis=1) & (ordinary.sum(axis=1) >= 5)
+    long = ordinary.sum(axis=1) >= 5  # the shorter may be masked whole by the low rate too
+    assert_share(whole.sum(), long.sum(), 0.5)
+    partly = np.asarray(chosen)[long & ~whole]
+    assert_share(partly.sum(), ordinary[long & ~whole].sum(), 0.2)
+
+
+@pytest.mark.parametrize("rates", [(0.15, 0.0), (1.1,), (-0.1,)])
+def test_impossible_rates_are_refused(rates):
+    with pytest.raises(UserError, match="above 0, at most 1"):
+        dataclasses.replace(MASKING, rates=rates)
+
+
+def test_at_least_one_rate_is_needed():
+    with pytest.raises(UserError, match="at least one rate"):
+        dataclasses.replace(MASKING, rates=())
 
 
 def draw_patches(batch_size: int, scales: tuple[int, ...], ratios: tuple[float, ...], seed=0):

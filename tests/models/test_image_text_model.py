@@ -54,6 +54,8 @@ def batch():
         "image": generator.standard_normal((8, 32, 32, 1)).astype(np.float32),
         "token_ids": generator.integers(0, VOCAB_SIZE, (8, 12)).astype(np.int32),
         "token_mask": np.arange(12) < generator.integers(2, 13, (8, 1)),
+        "has_image": np.ones(8, bool),
+        "has_text": np.ones(8, bool),
         "group_ids": np.zeros((8, 2), np.int32),
     }
 

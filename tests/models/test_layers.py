@@ -101,6 +101,36 @@ def test_batch_norm_equals_torch(make_variables, train):
     np.testing.assert_allclose(updated["batch_stats"]["var"], reference.running_var, atol=1e-6)
 
 
+def test_batch_norm_of_the_rows_that_count_is_that_of_these_rows_alone(make_variables):
+    model, x = BatchNorm(), 3 * draw(6, 3, 2, 5) + 1
+    variables = make_variables(model, x, train=False)
+    counts = np.array([True, False, True, True, False, False])
+    alone, expected = model.apply(variables, x[counts], train=True, mutable=["batch_stats"])
+    y, updated = model.apply(variables, x, train=True, counts=counts, mutable=["batch_stats"])
+    np.testing.assert_allclose(y[counts], alone, atol=1e-5)
+    for name, statistic in expected["batch_stats"].items():
+        np.testing.assert_allclose(updated["batch_stats"][name], statistic, atol=1e-6)
+
+    def of_counting(x):
+        y, _ = model.apply(variables, x, train=True, counts=counts, mutable=["batch_stats"])
+        return jnp.sum(jnp.sin(y[counts]))
+
+    gradient = jax.grad(of_counting)(x)
+    assert np.abs(gradient[counts]).max() > 0.1
+    np.testing.assert_array_equal(gradient[~counts], 0)
+
+
+def test_batch_norm_without_a_row_that_counts_keeps_its_statistics(make_variables):
+    model, x = BatchNorm(), 3 * draw(4, 3, 5) + 1
+    variables = make_variables(model, x, train=False)
+    y, updated = model.apply(
+        variables, x, train=True, counts=np.zeros(4, bool), mutable=["batch_stats"]
+    )
+    np.testing.assert_array_equal(y, model.apply(variables, x, train=False))
+    for name, statistic in variables["batch_stats"].items():
+        np.testing.assert_array_equal(updated["batch_stats"][name], statistic)
+
+
 def test_batch_norm_starts_from_the_unit_statistics():
     x = 3 * draw(2, 3, 2, 5) + 1
     statistics = BatchNorm().init(jax.random.key(0), x, train=True)["batch_stats"]

@@ -43,7 +43,7 @@ def test_shares_are_those_of_the_config(tokens: Tokenizer) -> None:
     config = tiny.tiny_config(
         "mixed",
         **{
-            "objectives.masked_language.rate": 0.3,
+            "objectives.masked_language.rates": (0.3,),
             "objectives.masked_language.image_rate": 0.25,
             "objectives.masked_vision.ratios": (0.5,),
             "objectives.masked_vision.text_rate": 0.75,

@@ -78,8 +78,10 @@ def test_any_mixture_of_rows_trains_with_one_program(name: str, tokens: Tokenize
     assert step._cache_size() == 1
 
 
-def test_each_objective_uses_exactly_the_rows_it_can(tokens: Tokenizer) -> None:
-    config = tiny.tiny_config("combined")
+@pytest.mark.parametrize("name", ["mixed", "combined"])
+def test_each_objective_uses_exactly_the_rows_it_can(name: str, tokens: Tokenizer) -> None:
+    """In training, where a ResNet's statistics are those of the batch."""
+    config = tiny.tiny_config(name)
     config.objectives.matching.negatives = "random"  # hard ones depend on all embeddings
     model, masks = tiny.model_and_masks(config, tokens)
     first = tiny.example(config, masks)
@@ -94,7 +96,8 @@ def test_each_objective_uses_exactly_the_rows_it_can(tokens: Tokenizer) -> None:
 
     @jax.jit
     def losses(batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
-        outputs: Any = model.apply(variables, batch, rngs={"negatives": jax.random.key(2)})
+        rngs = {"negatives": jax.random.key(2), "dropout": jax.random.key(3)}
+        outputs: Any = model.apply(variables, batch, True, rngs=rngs, mutable=["batch_stats"])[0]
         metrics = objectives.total_loss(outputs, batch, config.objectives)[1]
         return {name: metrics[f"{name}/loss"] for name in objectives.active(config.objectives)}
 

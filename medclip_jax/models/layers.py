@@ -150,9 +150,8 @@ def _statistics(
     """The mean, the variance and the unbiased variance of each channel over the rows that count."""
     axes = tuple(range(x.ndim - 1))
     where = None if counts is None else counts.reshape(-1, *[1] * (x.ndim - 1))
-    total = math.prod(x.shape[:-1])
-    if counts is not None:
-        total = jnp.maximum(counts.sum() * (total // len(x)), 1)
+    cells = math.prod(x.shape[1:-1])
+    total = jnp.asarray(len(x) * cells if counts is None else jnp.maximum(counts.sum() * cells, 1))
     mean = jnp.sum(x, axes, where=where) / total
     var = jnp.sum(jnp.square(x - mean), axes, where=where) / total
     return mean, var, var * total / jnp.maximum(total - 1, 1)

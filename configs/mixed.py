@@ -66,23 +66,28 @@ def _shrink(config: ConfigDict, variant: str) -> None:
     # MedViLL's, the patches come from a convolutional network.
     config.image_encoder.update(name="resnet18", output_stride=16)
     config.text_encoder.update(num_layers=0, dropout_rate=0.0)
-    config.fusion.update(num_layers=2, hidden_size=96, num_heads=4, dropout_rate=0.0)
-    config.matching_head.hidden_size = 96
-    config.objectives.masked_language.update(rates=(0.5,), image_rate=0.9)
-    config.objectives.masked_vision.scales = (1, 2)
+    config.fusion.update(shared=False, num_layers=2, hidden_size=128, num_heads=4, dropout_rate=0.0)
+    # Words alone fill most gaps, and the fusion soon looks at nothing else, unless the image says
+    # something from the start: in place of matching, InfoNCE aligns what is to be fused, as in
+    # ALBEF (arXiv 2107.07651).
+    config.objectives.matching.weight = 0.0
+    config.objectives.contrastive.weight = 1.0
+    config.temperature.update(init=0.15, learnable=False)
+    # Where every word is masked, only the image can tell; texts alone are filled without one.
+    config.objectives.masked_language.update(rates=(0.5, 1.0), image_rate=1.0)
+    config.objectives.masked_vision.update(weight=0.2, scales=(1, 2))
     config.optimizer.weight_decay = 0.0
-    config.optimizer.learning_rate = 1.5e-3
-    config.batch_size = 32
-    config.data.image_size, config.augmentation.crop_size = 92, 80
+    config.optimizer.learning_rate = 2e-3
     if variant == "demo":
-        config.objectives.matching.negatives = "label_aware"
         config.data.sections = ("impression",)
-        config.text_encoder.max_length = 36
-        config.num_steps = 1200
-        config.evaluate_every = config.checkpoint_every = 300
+        config.text_encoder.max_length = 32
+        config.data.image_size = config.augmentation.crop_size = 80
+        config.num_steps = 700
+        config.evaluate_every = config.checkpoint_every = 350
         name = "synthetic_cxr/demo"
-        config.data.mixture = ((name, 4.0), (name, 1.0, "image"), (name, 1.0, "text"))
+        config.data.mixture = ((name, 8.0), (name, 1.0, "image"), (name, 1.0, "text"))
     else:
+        config.data.image_size, config.augmentation.crop_size = 92, 80
         config.data.mixture = (
             ("manifest/pairs", 2.0),
             ("manifest/nih", 1.0, "image"),

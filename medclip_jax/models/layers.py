@@ -113,15 +113,15 @@ class BatchNorm(nn.Module):
         self,
         x: Float[Array, "batch ... channels"],
         train: bool,
-        counts: Bool[Array, " batch"] | None = None,
+        mask: Bool[Array, " batch"] | None = None,
     ) -> Float[Array, "batch ... channels"]:
         """Normalises by the batch if `train`, and updates `batch_stats`; else by `batch_stats`.
 
         Args:
             x: the activations.
             train: whether to use, and to remember, the statistics of the batch.
-            counts: false on rows that do not enter them; None if all do. A batch without any row
-                that does is normalised by `batch_stats`, which stay as they are.
+            mask: false on rows that do not enter them; None if all do. A batch without any row that
+                does is normalised by `batch_stats`, which stay as they are.
         """
         shape = (x.shape[-1],)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, shape, jnp.float32)
@@ -130,11 +130,13 @@ class BatchNorm(nn.Module):
         bias = self.param("bias", nn.initializers.zeros, shape)
         x = x.astype(jnp.float32)
         if train:
-            mean, var, unbiased_var = _statistics(x, counts)
-            if counts is not None:
-                mean = jnp.where(counts.any(), mean, running_mean.value)
-                var = jnp.where(counts.any(), var, running_var.value)
-                unbiased_var = jnp.where(counts.any(), unbiased_var, running_var.value)
+            mean, var, unbiased_var = _statistics(x, mask)
+            if mask is not None:
+                running = running_mean.value, running_var.value, running_var.value
+                mean, var, unbiased_var = (
+                    jnp.where(mask.any(), of_batch, kept)
+                    for of_batch, kept in zip((mean, var, unbiased_var), running, strict=True)
+                )
             if not self.is_initializing():
                 running_mean.value += (1 - self.momentum) * (mean - running_mean.value)
                 running_var.value += (1 - self.momentum) * (unbiased_var - running_var.value)
@@ -145,13 +147,13 @@ class BatchNorm(nn.Module):
 
 
 def _statistics(
-    x: Float[Array, "batch ... channels"], counts: Bool[Array, " batch"] | None
+    x: Float[Array, "batch ... channels"], mask: Bool[Array, " batch"] | None
 ) -> tuple[Float[Array, " channels"], Float[Array, " channels"], Float[Array, " channels"]]:
-    """The mean, the variance and the unbiased variance of each channel over the rows that count."""
+    """Mean, variance and unbiased variance of each channel over the rows where `mask` is true."""
     axes = tuple(range(x.ndim - 1))
-    where = None if counts is None else counts.reshape(-1, *[1] * (x.ndim - 1))
+    where = None if mask is None else mask.reshape(-1, *[1] * (x.ndim - 1))
     cells = math.prod(x.shape[1:-1])
-    total = jnp.asarray(len(x) * cells if counts is None else jnp.maximum(counts.sum() * cells, 1))
+    total = jnp.asarray(len(x) * cells if mask is None else jnp.maximum(mask.sum() * cells, 1))
     mean = jnp.sum(x, axes, where=where) / total
     var = jnp.sum(jnp.square(x - mean), axes, where=where) / total
     return mean, var, var * total / jnp.maximum(total - 1, 1)

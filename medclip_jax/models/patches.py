@@ -37,11 +37,11 @@ class PatchEmbedding(nn.Module):
 
         Args:
             image: the images.
-            train: changes nothing, nor do `num_visible` and `has_image`; other encoders have them.
+            train: unused, as are num_visible and has_image, which other encoders need.
             patch_is_masked: true on the patches, row by row, that the output must not depend on.
                 They are zero in the grid, and the features are the mean over the others.
-            num_visible: see `train`.
-            has_image: see `train`.
+            num_visible: unused.
+            has_image: unused.
         """
         grid = nn.Conv(
             self.hidden_size,

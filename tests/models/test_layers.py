@@ -104,27 +104,27 @@ def test_batch_norm_equals_torch(make_variables, train):
 def test_batch_norm_of_the_rows_that_count_is_that_of_these_rows_alone(make_variables):
     model, x = BatchNorm(), 3 * draw(6, 3, 2, 5) + 1
     variables = make_variables(model, x, train=False)
-    counts = np.array([True, False, True, True, False, False])
-    alone, expected = model.apply(variables, x[counts], train=True, mutable=["batch_stats"])
-    y, updated = model.apply(variables, x, train=True, counts=counts, mutable=["batch_stats"])
-    np.testing.assert_allclose(y[counts], alone, atol=1e-5)
+    mask = np.array([True, False, True, True, False, False])
+    alone, expected = model.apply(variables, x[mask], train=True, mutable=["batch_stats"])
+    y, updated = model.apply(variables, x, train=True, mask=mask, mutable=["batch_stats"])
+    np.testing.assert_allclose(y[mask], alone, atol=1e-5)
     for name, statistic in expected["batch_stats"].items():
         np.testing.assert_allclose(updated["batch_stats"][name], statistic, atol=1e-6)
 
     def of_counting(x):
-        y, _ = model.apply(variables, x, train=True, counts=counts, mutable=["batch_stats"])
-        return jnp.sum(jnp.sin(y[counts]))
+        y, _ = model.apply(variables, x, train=True, mask=mask, mutable=["batch_stats"])
+        return jnp.sum(jnp.sin(y[mask]))
 
     gradient = jax.grad(of_counting)(x)
-    assert np.abs(gradient[counts]).max() > 0.1
-    np.testing.assert_array_equal(gradient[~counts], 0)
+    assert np.abs(gradient[mask]).max() > 0.1
+    np.testing.assert_array_equal(gradient[~mask], 0)
 
 
 def test_batch_norm_without_a_row_that_counts_keeps_its_statistics(make_variables):
     model, x = BatchNorm(), 3 * draw(4, 3, 5) + 1
     variables = make_variables(model, x, train=False)
     y, updated = model.apply(
-        variables, x, train=True, counts=np.zeros(4, bool), mutable=["batch_stats"]
+        variables, x, train=True, mask=np.zeros(4, bool), mutable=["batch_stats"]
     )
     np.testing.assert_array_equal(y, model.apply(variables, x, train=False))
     for name, statistic in variables["batch_stats"].items():

@@ -9,7 +9,7 @@ but those that a comment gives a source for.
 from ml_collections import ConfigDict
 
 from medclip_jax.config import base_config
-from medclip_jax.small_config import check_variant, shrink
+from medclip_jax.small_config import check_variant, only_shift, shrink
 
 
 def get_config(variant: str = "") -> ConfigDict:
@@ -66,3 +66,8 @@ def _shrink(config: ConfigDict, variant: str) -> None:
     config.fusion.update(num_layers=2, hidden_size=128, num_heads=4)
     config.matching_head.hidden_size = 128
     config.caption_decoder.update(hidden_size=128, num_heads=4, intermediate_size=256)
+    if variant == "demo":
+        config.data.sections = ("impression",)
+        config.text_encoder.max_length = 32
+        only_shift(config, 80)
+        config.num_steps = 600

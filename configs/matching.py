@@ -9,7 +9,7 @@ it does not say is "our default", with the public source that it is taken from.
 from ml_collections import ConfigDict
 
 from medclip_jax.config import base_config
-from medclip_jax.small_config import check_variant, shrink
+from medclip_jax.small_config import check_variant, only_shift, shrink
 
 
 def get_config(variant: str = "") -> ConfigDict:
@@ -60,6 +60,7 @@ def get_config(variant: str = "") -> ConfigDict:
         config.optimizer.weight_decay = 0.0
         config.matching_head.hidden_size = 128
     if variant == "demo":
+        only_shift(config, 112)
         config.num_steps = 1100
         config.evaluate_every = config.checkpoint_every = 220
     if variant == "small":

@@ -10,7 +10,7 @@ from elsewhere names its source, the rest is our default.
 from ml_collections import ConfigDict
 
 from medclip_jax.config import base_config
-from medclip_jax.small_config import check_variant, shrink
+from medclip_jax.small_config import check_variant, only_shift, shrink
 
 
 def get_config(variant: str = "") -> ConfigDict:
@@ -81,9 +81,9 @@ def _shrink(config: ConfigDict, variant: str) -> None:
     if variant == "demo":
         config.data.sections = ("impression",)
         config.text_encoder.max_length = 32
-        config.data.image_size = config.augmentation.crop_size = 80
-        config.num_steps = 700
-        config.evaluate_every = config.checkpoint_every = 350
+        only_shift(config, 80)
+        config.num_steps = 800
+        config.evaluate_every = config.checkpoint_every = 400
         name = "synthetic_cxr/demo"
         config.data.mixture = ((name, 8.0), (name, 1.0, "image"), (name, 1.0, "text"))
     else:

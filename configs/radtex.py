@@ -11,7 +11,7 @@ its template (Desai & Johnson, arXiv 2006.06666, configs/_base_bicaptioning_R_50
 from ml_collections import ConfigDict
 
 from medclip_jax.config import base_config
-from medclip_jax.small_config import check_variant, shrink
+from medclip_jax.small_config import check_variant, only_shift, shrink
 
 
 def get_config(variant: str = "") -> ConfigDict:
@@ -61,6 +61,7 @@ def get_config(variant: str = "") -> ConfigDict:
         # The impression states every finding in one order: less to learn of language.
         config.data.sections = ("impression",)
         config.text_encoder.max_length = 40
+        only_shift(config, 112)
         config.num_steps = 1000
         config.evaluate_every = config.checkpoint_every = 250
     return config

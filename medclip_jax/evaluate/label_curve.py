@@ -129,8 +129,10 @@ def _plot_match(axes: Axes, baseline: Curve, match: LabelsToMatch) -> None:
         axes.axvline(match.labels, color=_COLORS[0], linewidth=0.8, linestyle="--")
         axes.annotate(
             f"{bound}{match.labels:,.0f}",
-            (match.labels, target),
-            xytext=(4, 4),
+            (match.labels, 1.0),  # above the curves, which rise to the right
+            xycoords=axes.get_xaxis_transform(),
+            xytext=(4, -4),
             textcoords="offset points",
+            va="top",
             fontsize=8,
         )

@@ -62,7 +62,8 @@ def shrink(config: ConfigDict, variant: str) -> None:
 def only_shift(config: ConfigDict, size: int) -> None:
     """Makes views of `size` pixels of which nothing but the place differs from the image.
 
-    Objectives that do not overfit in some hundred steps lose more by other changes than they gain.
+    In some hundred steps the fusion made more of images that were not turned, dimmed or blurred.
+    ConVIRT's linear probe was better with all of these.
     """
     config.data.image_size = config.augmentation.crop_size = size
     config.augmentation.update(

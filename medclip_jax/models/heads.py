@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from medclip_jax.models.layers import dense_init
+from medclip_jax.models.layers import dense_init, transformer_init
 
 
 class ProjectionHead(nn.Module):
@@ -120,5 +120,8 @@ class PixelHead(nn.Module):
     @nn.compact
     def __call__(self, tokens: Float[Array, "*batch channels"]) -> Float[Array, "*batch pixels"]:
         """Float32 pixels, in the order of `patchify`."""
-        pixels = nn.Dense(self.num_pixels, dtype=self.dtype, name="output")(tokens)
+        # Small weights: short runs leave the grain of larger ones in what they regenerate.
+        pixels = nn.Dense(
+            self.num_pixels, dtype=self.dtype, kernel_init=transformer_init, name="output"
+        )(tokens)
         return pixels.astype(jnp.float32)

@@ -17,7 +17,6 @@ _DIRECTIONS = {
 _NAMES = {"median_rank": "median rank", "mrr": "mean reciprocal rank"}
 # Of the config, what a reader wants to see first.
 _SUMMARY_KEYS = {
-    "Dataset": "data.dataset",
     "Image encoder": "image_encoder.name",
     "Text encoder": "text_encoder.name",
     "Embedding size": "projection.size",
@@ -121,21 +120,26 @@ def _headline(evaluation: Evaluation, metric: str, title: str) -> Headline:
 
 
 def config_rows(config: dict[str, Any]) -> list[tuple[str, str]]:
-    """The main settings, and the weights of the objectives that are on."""
-    rows = []
+    """The objectives that are on and the data, with their weights, and the main settings."""
+    objectives = config.get("objectives", {}).items()
+    weights = [(name, options["weight"]) for name, options in objectives]
+    rows = [
+        ("Objectives", ", ".join(f"{name} × {weight:g}" for name, weight in weights if weight)),
+        ("Data", _data(config.get("data", {}))),
+    ]
     for title, key in _SUMMARY_KEYS.items():
         value = _lookup(config, key.split("."))
         if value is not None:
             rows.append((title, f"{value:,}" if type(value) is int else str(value)))
-    weights = {
-        name: options["weight"]
-        for name, options in config.get("objectives", {}).items()
-        if options.get("weight")
-    }
-    if weights:
-        listed = ", ".join(f"{name} × {weight:g}" for name, weight in weights.items())
-        rows.insert(0, ("Objectives", listed))
-    return rows
+    return [(title, value) for title, value in rows if value]
+
+
+def _data(options: dict[str, Any]) -> str:
+    """The dataset, or the sets of the mixture with their weights and what is taken of them."""
+    parts = []
+    for name, weight, *modality in options.get("mixture") or ():
+        parts.append(f"{name}{f' ({modality[0]})' if modality else ''} × {weight:g}")
+    return ", ".join(parts) or options.get("dataset", "")
 
 
 def _lookup(config: Any, keys: Sequence[str]) -> Any:

@@ -99,4 +99,8 @@ def test_config_rows():
     assert config_rows(config) == [("Steps", "1,000"), ("Learning rate", "0.0001")]
     config["objectives"] = {"contrastive": {"weight": 0.5}, "captioning": {"weight": 0.0}}
     assert config_rows(config)[0] == ("Objectives", "contrastive × 0.5")
+    config["data"] = {"dataset": "a", "mixture": []}
+    assert config_rows(config)[1] == ("Data", "a")
+    config["data"]["mixture"] = [["a", 2.0], ["b", 0.5, "image"]]
+    assert config_rows(config)[1] == ("Data", "a × 2, b (image) × 0.5")
     assert config_rows({}) == []

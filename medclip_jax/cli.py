@@ -95,7 +95,8 @@ def _add_data(data: argparse.ArgumentParser) -> None:
 
 
 def _add_evaluate(evaluate: argparse.ArgumentParser) -> None:
-    from medclip_jax.evaluate.tasks import CHOICES, TASKS
+    from medclip_jax.evaluate.request import CHOICES
+    from medclip_jax.evaluate.tasks import TASKS
 
     evaluate.add_argument("task", metavar="TASK", help=", ".join(TASKS))
     evaluate.add_argument("--checkpoint", type=Path, required=True, metavar="DIR")
@@ -116,6 +117,7 @@ def _add_evaluate(evaluate: argparse.ArgumentParser) -> None:
     )
     labels.add_argument("--max-epochs", type=int, metavar="N", help="of fine-tuning")
     labels.add_argument("--learning-rate", type=float, metavar="R", help="of fine-tuning")
+    labels.add_argument("--schedule", metavar="|".join(CHOICES["schedule"]), help="of that rate")
     labels.add_argument("--modes", type=texts, metavar="|".join(CHOICES["modes"]))
     retrieval = evaluate.add_argument_group("retrieval")
     retrieval.add_argument("--score", metavar="|".join(CHOICES["score"]), help="what ranks pairs")

@@ -25,11 +25,9 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
 from medclip_jax.data.augment import Augmentation, augment, prepare
 from medclip_jax.errors import UserError
 from medclip_jax.evaluate.image_squares import ImageSquares
-from medclip_jax.evaluate.request import Request
+from medclip_jax.evaluate.request import CHOICES, Request
 from medclip_jax.models.image_text_model import ImageTextModel
 from medclip_jax.train.optimizer import FlatParams, flatten_params, unflatten_params
-
-SCHEDULES = ("plateau", "cosine")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,14 +50,17 @@ class FinetuneSettings:
 
     @classmethod
     def from_request(cls, request: Request) -> Self:
-        """The recipe, with the limits and the rate that the request names."""
-        return cls(max_epochs=request.max_epochs, learning_rate=request.learning_rate)
+        """The recipe, with the number of epochs, the rate and the schedule of the request."""
+        return cls(
+            max_epochs=request.max_epochs,
+            learning_rate=request.learning_rate,
+            schedule=request.schedule,
+        )
 
     def __post_init__(self) -> None:
-        if self.schedule not in SCHEDULES:
-            raise UserError(
-                f"the schedule of fine-tuning is {self.schedule!r}; there are plateau and cosine"
-            )
+        if self.schedule not in CHOICES["schedule"]:
+            there = " and ".join(CHOICES["schedule"])
+            raise UserError(f"the schedule of fine-tuning is {self.schedule!r}; there are {there}")
 
     def num_epoch_steps(self, num_images: int) -> int:
         """Steps between two validations."""

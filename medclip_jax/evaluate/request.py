@@ -3,6 +3,14 @@
 import dataclasses
 from pathlib import Path
 
+# What an option that is a word, or words, may be.
+CHOICES = {
+    "score": ("embeddings", "matching", "captioning"),
+    "schedule": ("plateau", "cosine"),
+    "modes": ("linear", "finetune"),
+    "method": ("greedy", "beam", "nucleus"),
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class Request:
@@ -26,6 +34,7 @@ class Request:
         compare: Other checkpoints to draw beside this one (label-efficiency).
         max_epochs: Passes over the images at most (finetune, label-efficiency).
         learning_rate: Of all layers (finetune, label-efficiency).
+        schedule: Of that rate: "plateau" or "cosine" (finetune, label-efficiency).
         modes: "linear" and "finetune" (label-efficiency).
         method: "greedy", "beam" or "nucleus" (report-generation).
         scales: Sides of the masked blocks in patches (regeneration).
@@ -51,6 +60,7 @@ class Request:
     modes: tuple[str, ...] = ("linear",)
     max_epochs: int = 30
     learning_rate: float = 1e-4
+    schedule: str = "plateau"
     method: str = "greedy"
     scales: tuple[int, ...] = (1, 2, 4)
     ratios: tuple[float, ...] = (0.25, 0.5, 0.75)

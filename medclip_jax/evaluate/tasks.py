@@ -9,29 +9,22 @@ from typing import TYPE_CHECKING, Any
 
 from medclip_jax import __version__
 from medclip_jax.errors import UserError
-from medclip_jax.evaluate.request import Request
+from medclip_jax.evaluate.request import CHOICES, Request
 
 if TYPE_CHECKING:
     from medclip_jax.evaluate.result import EvaluationResult
 
+_BUDGETS = ("labels", "fractions", "num_seeds")
+_TRAINING = ("max_epochs", "learning_rate", "schedule")
 # Task to the module of this package whose `evaluate` runs it, and the options it takes.
 TASKS = {
     "retrieval": ("retrieval", ("queries", "candidates", "image_root", "score")),
     "zero-shot": ("zero_shot", ("labels", "prompts")),
-    "linear-probe": ("linear_probe", ("labels", "fractions", "num_seeds")),
-    "finetune": ("finetune", ("labels", "fractions", "num_seeds", "max_epochs", "learning_rate")),
-    "label-efficiency": (
-        "label_efficiency",
-        ("labels", "fractions", "num_seeds", "compare", "modes", "max_epochs", "learning_rate"),
-    ),
+    "linear-probe": ("linear_probe", _BUDGETS),
+    "finetune": ("finetune", (*_BUDGETS, *_TRAINING)),
+    "label-efficiency": ("label_efficiency", (*_BUDGETS, *_TRAINING, "compare", "modes")),
     "regeneration": ("regeneration", ("scales", "ratios")),
     "report-generation": ("report_generation", ("method",)),
-}
-
-CHOICES = {
-    "score": ("embeddings", "matching", "captioning"),
-    "modes": ("linear", "finetune"),
-    "method": ("greedy", "beam", "nucleus"),
 }
 
 

@@ -197,6 +197,12 @@ def test_training_stops_early_and_keeps_the_best_epoch(trainer, encoder, toy_tra
     assert [line["validation"] for line in history] == scores[:7]
 
 
+def test_the_request_names_epochs_rate_and_schedule() -> None:
+    asked = Request("d", max_epochs=5, learning_rate=0.01, schedule="cosine")
+    settings = FinetuneSettings.from_request(asked)
+    assert (settings.max_epochs, settings.learning_rate, settings.schedule) == (5, 0.01, "cosine")
+
+
 def test_cosine_falls_to_zero(trainer, encoder, toy_train):
     settings = dataclasses.replace(QUICK, schedule="cosine", min_epoch_steps=1, max_epochs=4)
     _, history, _ = fit(trainer, encoder, toy_train, [0.5] * 5, settings)

@@ -63,7 +63,7 @@ def only_shift(config: ConfigDict, size: int) -> None:
     """Makes views of `size` pixels of which nothing but the place differs from the image.
 
     In some hundred steps the fusion made more of images that were not turned, dimmed or blurred.
-    ConVIRT's linear probe was better with all of these.
+    ConVIRT, which keeps all of these, was a little better with them.
     """
     config.data.image_size = config.augmentation.crop_size = size
     config.augmentation.update(

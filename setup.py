@@ -22,6 +22,9 @@ CORE = [
     "orbax-checkpoint>=0.12.8",
     "Pillow>=11",
     "pyarrow>=18",
+    "pydicom>=3.0",
+    "pylibjpeg-openjpeg>=2.4",
+    "pylibjpeg>=2.0",
     "rouge-score>=0.1.2",
     "scikit-learn>=1.6",
     "scipy>=1.14",
@@ -32,9 +35,12 @@ CORE = [
     "tqdm>=4.66",
 ]
 TORCH = ["safetensors>=0.5", "timm>=1.0", "torch>=2.5", "torchvision>=0.20", "transformers>=5.0"]
+# Decodes lossless and 12-bit JPEG in DICOM. Of its own accord, since it is under the GPL.
+DICOM_JPEG = ["pylibjpeg-libjpeg>=2.3"]
 TEST = [
     "hypothesis>=6.100",
     "pytest>=8",
+    *DICOM_JPEG,
     *TORCH,
 ]
 PACKAGES = find_packages(include=["medclip_jax", "medclip_jax.*"])
@@ -56,6 +62,7 @@ setup(
     extras_require={
         "cuda": ["jax[cuda12]>=0.10.2"],
         "tpu": ["jax[tpu]>=0.10.2"],
+        "dicom-jpeg": DICOM_JPEG,
         "torch": TORCH,
         "tensorflow": ["tensorflow>=2.20"],
         "test": TEST,

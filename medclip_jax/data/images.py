@@ -10,6 +10,7 @@ import numpy as np
 import PIL.Image
 from jaxtyping import UInt8
 
+from medclip_jax.data import dicom
 from medclip_jax.errors import UserError
 
 GrayImage = UInt8[np.ndarray, "height width"]
@@ -17,7 +18,7 @@ ImageSource = str | Path | bytes | np.ndarray | PIL.Image.Image
 
 
 def decode_gray(source: ImageSource) -> GrayImage:
-    """The image as 8-bit grey.
+    """The image as 8-bit grey; a DICOM file as `dicom.decode_dicom` shows it.
 
     Colour is turned into luminance and a JPEG's EXIF orientation is applied. Images of more than 8
     bits (16-bit PNG, TIFF) are stretched from their own smallest and largest value to 0 and 255:
@@ -80,6 +81,8 @@ def _resize(image: GrayImage, scale: float) -> GrayImage:
 
 
 def _decode_bytes(encoded: bytes, name: str) -> GrayImage:
+    if dicom.is_dicom(encoded):
+        return dicom.decode_dicom(encoded, name)
     buffer = np.frombuffer(encoded, np.uint8)
     try:
         image = cv2.imdecode(buffer, cv2.IMREAD_ANYDEPTH) if encoded else None

@@ -3,24 +3,14 @@
 import collections
 import csv
 import json
-import os
 import pathlib
 import re
 import tarfile
 
 import numpy as np
-import pytest
+from support.real_data import real
 
 from medclip_jax.data import build, datasets, images, reports
-
-ROOT = pathlib.Path(__file__).parents[2]
-REAL = pathlib.Path(os.environ.get("MEDCLIP_JAX_REAL_DATA", ROOT.parent / "shared" / "data"))
-
-
-def real(name: str) -> pathlib.Path:
-    if not (REAL / name).exists():
-        pytest.skip(f"no real data at {REAL / name}")
-    return REAL / name
 
 
 def read_csv(path: pathlib.Path) -> list[dict[str, str]]:

@@ -35,7 +35,7 @@ CORE = [
     "tqdm>=4.66",
 ]
 TORCH = ["safetensors>=0.5", "timm>=1.0", "torch>=2.5", "torchvision>=0.20", "transformers>=5.0"]
-# Decodes lossless and 12-bit JPEG in DICOM. Of its own accord, since it is under the GPL.
+# Decodes lossless and 12-bit JPEG in DICOM; an extra, since it is under the GPL.
 DICOM_JPEG = ["pylibjpeg-libjpeg>=2.3"]
 TEST = [
     "hypothesis>=6.100",

@@ -57,14 +57,38 @@ def decode_dicom(encoded: bytes, name: str) -> UInt8[np.ndarray, "height width"]
         UserError: the file is damaged, holds no image or several, or is compressed in a way that no
             installed decoder knows.
     """
-    header = _read(encoded, name)
+    import pydicom
+
+    # What it would print about a damaged file comes back in one line of ours.
+    logging.getLogger("pydicom").setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about fields that we do not use
+            header = pydicom.dcmread(io.BytesIO(encoded), specific_tags=list(_KEYWORDS))
+            _check_single_image(header, name)
+            return _shown(header)
+    except UserError:
+        raise
+    except Exception as error:  # pydicom and its decoders raise whatever they meet
+        reason = " ".join(str(error).split())
+        raise UserError(f"{name}: not a readable DICOM file ({reason})") from error
+
+
+def _check_single_image(header: "Dataset", name: str) -> None:
+    needed = ("PixelData", "Rows", "Columns", "PhotometricInterpretation")
+    missing = ", ".join(keyword for keyword in needed if keyword not in header)
+    if missing:
+        raise UserError(f"{name}: a DICOM file without an image (no {missing})")
     if int(header.get("NumberOfFrames") or 1) > 1:
         raise UserError(f"{name}: {header.NumberOfFrames} frames; only single images can be read")
-    pixels = _pixels(header, name)
+
+
+def _shown(header: "Dataset") -> UInt8[np.ndarray, "height width"]:
+    pixels = _pixels(header)
     if pixels.ndim == 3:
         return _luminance(pixels)
     is_padding = _padding(header, pixels)
-    values = _values_of_interest(header, _rescaled(header, pixels), ~is_padding)
+    values = _values_of_interest(header, pixels, ~is_padding)
     shown = values[~is_padding]
     low, high = (float(shown.min()), float(shown.max())) if shown.size else (0.0, 0.0)
     scaled = np.clip((values - low) * (255.0 / max(high - low, 1e-9)), 0, 255)
@@ -74,45 +98,14 @@ def decode_dicom(encoded: bytes, name: str) -> UInt8[np.ndarray, "height width"]
     return np.where(is_padding, 0, image).astype(np.uint8)
 
 
-def _read(encoded: bytes, name: str) -> "Dataset":
-    import pydicom
-
-    # What it would print about a damaged file comes back in one line of ours.
-    logging.getLogger("pydicom").setLevel(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about fields that we do not use
-            header = pydicom.dcmread(io.BytesIO(encoded), specific_tags=list(_KEYWORDS))
-    except Exception as error:  # whatever pydicom meets in a damaged file
-        raise UserError(f"{name}: not a readable DICOM file ({_line(error)})") from error
-    missing = [
-        keyword
-        for keyword in ("PixelData", "Rows", "Columns", "PhotometricInterpretation")
-        if keyword not in header
-    ]
-    if missing:
-        raise UserError(f"{name}: a DICOM file without an image (no {', '.join(missing)})")
-    return header
-
-
-def _pixels(header: "Dataset", name: str) -> Shaped[np.ndarray, "..."]:
+def _pixels(header: "Dataset") -> Shaped[np.ndarray, "..."]:
     """The stored values, `[height, width]`, or RGB `[height, width, 3]`."""
     from pydicom.pixels import pixel_array
     from pydicom.pixels.processing import apply_color_lut
 
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            pixels = pixel_array(header)
-            if header.PhotometricInterpretation == "PALETTE COLOR":
-                pixels = apply_color_lut(pixels, header)
-    except Exception as error:  # decoders raise errors of their own
-        raise UserError(f"{name}: the pixels cannot be decoded ({_line(error)})") from error
-    return pixels
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())
+    pixels = pixel_array(header)
+    is_palette = header.PhotometricInterpretation == "PALETTE COLOR"
+    return apply_color_lut(pixels, header) if is_palette else pixels
 
 
 def _luminance(rgb: Shaped[np.ndarray, "height width 3"]) -> UInt8[np.ndarray, "height width"]:
@@ -130,17 +123,15 @@ def _padding(header: "Dataset", pixels: np.ndarray) -> Bool[np.ndarray, "height 
     return (pixels >= low) & (pixels <= high)
 
 
-def _rescaled(header: "Dataset", pixels: np.ndarray) -> Shaped[np.ndarray, "height width"]:
-    from pydicom.pixels import apply_modality_lut
-
-    return apply_modality_lut(pixels, header)
-
-
 def _values_of_interest(
-    header: "Dataset", values: np.ndarray, counted: Bool[np.ndarray, "height width"]
+    header: "Dataset",
+    pixels: Shaped[np.ndarray, "height width"],
+    counted: Bool[np.ndarray, "height width"],
 ) -> Float[np.ndarray, "height width"]:
-    from pydicom.pixels import apply_voi_lut
+    """The stored values rescaled, and through the window or table unless that leaves one value."""
+    from pydicom.pixels import apply_modality_lut, apply_voi_lut
 
+    values = apply_modality_lut(pixels, header)
     if _has_table(header) or _has_window(header):
         chosen = np.asarray(apply_voi_lut(values, header), np.float64)
         if counted.any() and np.ptp(chosen[counted]) > 0:

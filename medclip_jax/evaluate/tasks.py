@@ -14,15 +14,18 @@ from medclip_jax.evaluate.request import CHOICES, Request
 if TYPE_CHECKING:
     from medclip_jax.evaluate.result import EvaluationResult
 
-_BUDGETS = ("labels", "fractions", "num_seeds")
-_TRAINING = ("max_epochs", "learning_rate", "schedule")
+_LABEL_OPTIONS = ("labels", "fractions", "num_seeds")
+_TRAINING_OPTIONS = ("max_epochs", "learning_rate", "schedule")
 # Task to the module of this package whose `evaluate` runs it, and the options it takes.
 TASKS = {
     "retrieval": ("retrieval", ("queries", "candidates", "image_root", "score")),
     "zero-shot": ("zero_shot", ("labels", "prompts")),
-    "linear-probe": ("linear_probe", _BUDGETS),
-    "finetune": ("finetune", (*_BUDGETS, *_TRAINING)),
-    "label-efficiency": ("label_efficiency", (*_BUDGETS, *_TRAINING, "compare", "modes")),
+    "linear-probe": ("linear_probe", _LABEL_OPTIONS),
+    "finetune": ("finetune", (*_LABEL_OPTIONS, *_TRAINING_OPTIONS)),
+    "label-efficiency": (
+        "label_efficiency",
+        (*_LABEL_OPTIONS, *_TRAINING_OPTIONS, "compare", "modes"),
+    ),
     "regeneration": ("regeneration", ("scales", "ratios")),
     "report-generation": ("report_generation", ("method",)),
 }

@@ -180,9 +180,14 @@ WHOLE = {
     syntax: dicom(ramp("uint16", 0, 4095), syntax)
     for syntax in (ExplicitVRLittleEndian, RLELossless, JPEG2000Lossless)
 }
+WHOLE["every field"] = dicom(
+    ramp("uint16", 0, 4095)[:8],
+    **{"RescaleSlope": 1.5, "RescaleIntercept": -10, "WindowCenter": 2000, "WindowWidth": 3000},
+    **{"PixelPaddingValue": 0, "PixelIntensityRelationshipSign": 1, "NumberOfFrames": 1},
+)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(syntax=st.sampled_from(list(WHOLE)), place=st.floats(0, 1), change=st.integers(1, 255))
 def test_a_damaged_byte_gives_a_users_error_or_an_image(
     syntax: str, place: float, change: int

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 from absl import logging
 
-from benchmarks import checkpoint, input_pipeline, loss, train_step
+from benchmarks import checkpoint, data_build, input_pipeline, loss, train_step
 
 
 def main() -> None:
@@ -19,7 +19,7 @@ def main() -> None:
         "machine": f"{platform.machine()}, {jax.device_count()} x {jax.devices()[0].device_kind}",
         "versions": {name: version(name) for name in ("jax", "flax", "grain", "torch")},
     }
-    for module in (loss, input_pipeline, train_step, checkpoint):
+    for module in (loss, data_build, input_pipeline, train_step, checkpoint):
         name = module.__name__.split(".")[-1]
         print(f"\n=== {name}", flush=True)
         results[name] = module.main()

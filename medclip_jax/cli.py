@@ -14,12 +14,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Runs one subcommand; exits with 2 and one line where the input is wrong."""
     try:
         parsed, overrides = _parser().parse_known_args(arguments)
-        prefix = "--config." if parsed.command == "pretrain" else "no others are known"
-        for argument in overrides:
-            if not argument.startswith(prefix):
-                raise UserError(
-                    f"unknown argument {argument}; see medclip-jax {parsed.command} --help"
-                )
+        if parsed.run not in (_pretrain, _data_build):  # which know more arguments than the parser
+            _refuse(overrides, f"{parsed.command} --help")
         parsed.overrides = overrides
         parsed.run(parsed)
     except UserError as error:
@@ -29,6 +25,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(130)
     except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
         sys.stderr.close()
+
+
+def _refuse(arguments: Sequence[str], help_command: str) -> None:
+    if arguments:
+        raise UserError(f"unknown argument {arguments[0]}; see medclip-jax {help_command}")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -74,10 +75,23 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_data(data: argparse.ArgumentParser) -> None:
     commands = data.add_subparsers(dest="data_command", required=True, metavar="build|info")
-    build = commands.add_parser("build", help="prepare a dataset")
+    build = commands.add_parser(
+        # No abbreviations: a set's --labels is not our --labels-from.
+        "build",
+        help="prepare a dataset",
+        add_help=False,
+        allow_abbrev=False,
+    )
     build.add_argument("dataset", metavar="NAME[/CONFIG]", help="`manifest` for your own data")
+    build.add_argument(
+        "-h", "--help", action=_BuildHelp, nargs=0, help="with NAME: its options too"
+    )
     build.add_argument("--manual-dir", type=Path, metavar="DIR", help="what you downloaded")
     build.add_argument("--data-dir", type=Path, metavar="DIR")
+    build.add_argument(
+        "--max-rejected", type=float, default=0.01, metavar="SHARE", help="of rows (default: 0.01)"
+    )
+    build.add_argument("--beam-runner", metavar="RUNNER", help="read on Apache Beam: DirectRunner")
     own = build.add_argument_group("manifest", "your own images, texts and labels")
     own.add_argument("--name", metavar="NAME", help="used as manifest/NAME afterwards")
     own.add_argument("--manifest", type=Path, metavar="FILE.csv|.jsonl")
@@ -85,7 +99,6 @@ def _add_data(data: argparse.ArgumentParser) -> None:
     labels = own.add_mutually_exclusive_group()
     labels.add_argument("--label-columns", metavar="a,b", help="1, 0, -1 (uncertain) or empty")
     labels.add_argument("--labels-from", metavar="COLUMN", help="labels joined by |")
-    own.add_argument("--max-rejected", type=float, default=0.01, metavar="SHARE")
     build.set_defaults(run=_data_build)
 
     info = commands.add_parser("info", help="what a prepared dataset holds")
@@ -139,6 +152,19 @@ def _add_evaluate(evaluate: argparse.ArgumentParser) -> None:
     evaluate.set_defaults(run=_evaluate)
 
 
+class _BuildHelp(argparse.Action):
+    """Shows the options of `data build`, and those of the set if it is named before."""
+
+    def __call__(self, parser: argparse.ArgumentParser, parsed: Any, *_: Any) -> None:
+        parser.print_help()
+        if parsed.dataset:
+            from medclip_jax.data.build import options_parser
+
+            print()
+            options_parser(parsed.dataset.partition("/")[0]).print_help()
+        parser.exit()
+
+
 def _list_of(kind: Callable[[str], Any]) -> Callable[[str], tuple[Any, ...]]:
     """Reads values joined by commas."""
 
@@ -163,9 +189,17 @@ def _data_build(parsed: argparse.Namespace) -> None:
     from medclip_jax.data import build
 
     logging.set_verbosity(logging.ERROR)  # TFDS tells of every own config
-
+    set_name = parsed.dataset.partition("/")[0]
+    options, unknown = build.options_parser(set_name).parse_known_args(parsed.overrides)
+    _refuse(unknown, f"data build {set_name} --help")
+    common = {
+        "data_dir": parsed.data_dir,
+        "options": vars(options),
+        "max_rejected": parsed.max_rejected,
+        "beam_runner": parsed.beam_runner,
+    }
     if parsed.dataset != "manifest":
-        print(build.build(parsed.dataset, manual_dir=parsed.manual_dir, data_dir=parsed.data_dir))
+        print(build.build(parsed.dataset, manual_dir=parsed.manual_dir, **common))
         return
     for flag in ("name", "manifest", "image_root"):
         if getattr(parsed, flag) is None:
@@ -176,8 +210,7 @@ def _data_build(parsed: argparse.Namespace) -> None:
         parsed.image_root,
         label_columns=tuple(parsed.label_columns.split(",")) if parsed.label_columns else (),
         labels_from=parsed.labels_from,
-        max_rejected=parsed.max_rejected,
-        data_dir=parsed.data_dir,
+        **common,
     )
     print(summary)
 
@@ -191,6 +224,7 @@ def _data_info(parsed: argparse.Namespace) -> None:
 def _pretrain(parsed: argparse.Namespace) -> None:
     from medclip_jax.config import load_config
 
+    _refuse([a for a in parsed.overrides if not a.startswith("--config.")], "pretrain --help")
     config = load_config(parsed.config, parsed.overrides)
     from medclip_jax import runtime
     from medclip_jax.train.loop import pretrain

@@ -37,6 +37,12 @@ def test_help_imports_neither_jax_nor_tensorflow() -> None:
         (["pretrain", "--config", "convirt.py", "--workdir", "x", "--wrong=1"], "--wrong=1"),
         (["embed", "--checkpoint", "x", "--output", "x.npz"], "--images"),
         (["data", "build", "manifest", "--name", "x"], "--manifest"),
+        (["data", "build", "openi", "--vews", "all"], "--vews; see medclip-jax data build openi"),
+        (["data", "build", "openi/x", "--views", "back"], "'back'"),
+        (["data", "build", "openi/x", "--image-size", "big"], "'big'"),
+        (["data", "build", "openi", "--views", "frontal"], "openi/NAME"),
+        (["data", "build", "openi", "--manual-dir", "nowhere"], "nowhere: --manual-dir is not"),
+        (["data", "build", "chest"], "no set is called 'chest'"),
         (["report", "--workdir", "x", "--config.seed=1"], "--config.seed=1"),
         (["embed", "--checkpoint", "x", "--texts", "x", "--output", "x.csv"], ".parquet"),
     ],
@@ -60,7 +66,7 @@ def test_the_installed_program_reports_a_mistake_without_a_traceback() -> None:
     )
 
 
-def test_data_build_hands_on_the_folder_of_downloaded_files(
+def test_data_build_hands_on_folders_and_options(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from medclip_jax.data import build
@@ -72,6 +78,25 @@ def test_data_build_hands_on_the_folder_of_downloaded_files(
         return "prepared"
 
     monkeypatch.setattr(build, "build", record)
-    cli.main(["data", "build", "bones/small", "--manual-dir", "down", "--data-dir", "sets"])
-    assert given == {"name": "bones/small", "manual_dir": Path("down"), "data_dir": Path("sets")}
+    folders = ["--manual-dir", "down", "--data-dir", "sets"]
+    flags = ["--views", "frontal", "--image-size=320", "--labels", "l.csv", "--max-rejected", "0.5"]
+    cli.main(["data", "build", "openi/small", *folders, *flags])
+    assert given == {
+        "name": "openi/small",
+        "manual_dir": Path("down"),
+        "data_dir": Path("sets"),
+        "options": {"views": "frontal", "image_size": 320, "labels": "l.csv"},
+        "max_rejected": 0.5,
+        "beam_runner": None,
+    }
     assert capsys.readouterr().out == "prepared\n"
+
+
+def test_the_help_of_data_build_shows_the_options_of_the_set(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["data", "build", "openi", "--help"])
+    shown = capsys.readouterr().out
+    assert stopped.value.code == 0
+    assert "--manual-dir" in shown and "--views-file" in shown and "options of openi" in shown

@@ -1,60 +1,123 @@
 """Building prepared sets: our TFDS builders by name, and manifests of one's own."""
 
+import argparse
+import dataclasses
 import hashlib
 import importlib
-import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import tensorflow_datasets as tfds
-from etils import epath
 
-from medclip_jax.data import datasets
+from medclip_jax.data.builders.row_builder import RowConfig
+from medclip_jax.data.preparation import prepare
 from medclip_jax.errors import UserError
 
 # The module of each set, which holds its TFDS builder as `Builder`.
 BUILDERS = {
-    "synthetic_cxr": "medclip_jax.data.builders.synthetic_cxr.synthetic_cxr_dataset_builder",
+    name: f"medclip_jax.data.builders.{name}.{name}_dataset_builder"
+    for name in (
+        "chexpert",
+        "covidx",
+        "mimic_cxr",
+        "mura",
+        "nih_chestxray14",
+        "openi",
+        "rsna_pneumonia",
+        "siim_pneumothorax",
+        "synthetic_cxr",
+        "vindr_cxr",
+    )
 }
-_MANIFEST_BUILDER = "medclip_jax.data.builders.manifest.manifest_dataset_builder"
-_FILE_FORMAT = "array_record"
+_MANIFEST = "medclip_jax.data.builders.manifest.manifest_dataset_builder"
 _SET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+_BuilderClass = type[tfds.core.GeneratorBasedBuilder]
+
+
+def builder_class(name: str) -> _BuilderClass:
+    """The TFDS builder of one of `BUILDERS`, or of "manifest"; raises `UserError` for others."""
+    if name == "manifest":
+        return importlib.import_module(_MANIFEST).Builder
+    if name not in BUILDERS:
+        raise UserError(f"no set is called {name!r}; there are: {', '.join(BUILDERS)}, manifest")
+    return importlib.import_module(BUILDERS[name]).Builder
+
+
+class _OptionsParser(argparse.ArgumentParser):
+    """Reports a wrong option as one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; see {self.prog} --help")
+
+
+def options_parser(name: str) -> argparse.ArgumentParser:
+    """The flags of a set, made of its config's fields; given ones only are in the namespace."""
+    parser = _OptionsParser(
+        f"medclip-jax data build {name}",
+        add_help=False,
+        allow_abbrev=False,
+        argument_default=argparse.SUPPRESS,
+        usage=argparse.SUPPRESS,
+    )
+    group = parser.add_argument_group(f"options of {name}")
+    for field in _option_fields(name):
+        choices = field.metadata["choices"]
+        default = f" (default: {field.default})" if field.default != "" else ""
+        group.add_argument(
+            f"--{field.name.replace('_', '-')}",
+            type=type(field.default),
+            choices=choices or None,
+            metavar="|".join(choices) or field.name.upper(),
+            help=field.metadata["help"] + default,
+        )
+    return parser
 
 
 def build(
-    name: str, *, manual_dir: str | Path | None = None, data_dir: str | Path | None = None
+    name: str,
+    *,
+    manual_dir: str | Path | None = None,
+    data_dir: str | Path | None = None,
+    options: Mapping[str, Any] | None = None,
+    max_rejected: float = 0.01,
+    beam_runner: str | None = None,
 ) -> str:
-    """Prepares one of the sets in `BUILDERS`; one that is already prepared is left as it is.
+    """Prepares one of `BUILDERS`; one that is already prepared is left as it is.
+
+    An interrupted build goes on where it was, when it is called again. Rows that cannot be used are
+    left out and listed in `rejected.csv` in the folder of the set, also where the build fails
+    because they are too many.
 
     Args:
-        name: `NAME` or `NAME/CONFIG`.
+        name: `NAME` or `NAME/CONFIG`; CONFIG is one of the builder's own, or any other name for a
+            set with `options`.
         manual_dir: the folder with the files that the user downloaded, for sets that need them.
         data_dir: where prepared sets lie; see `datasets.default_data_dir`.
+        options: fields of the set's config that differ from the default.
+        max_rejected: the share of rows that may be left out, from 0 to 1.
+        beam_runner: the Apache Beam runner to read the files on, "DirectRunner", ….
 
     Returns:
-        A line that says what was prepared and where.
+        What was prepared and where, in a line, then a line for each thing to know.
 
     Raises:
-        UserError: the name or the config is unknown.
+        UserError: the name, the config or an option is unknown, the files cannot be used, or the
+            name is taken by a set with other options.
     """
-    builder_name, _, config = name.partition("/")
-    if builder_name not in BUILDERS:
-        known = ", ".join([*BUILDERS, "manifest"])
-        raise UserError(f"no set is called {builder_name!r}; there are: {known}")
-    builder_class = importlib.import_module(BUILDERS[builder_name]).Builder
-    if config and config not in builder_class.builder_configs:
-        known = ", ".join(builder_class.builder_configs) or "none"
-        raise UserError(f"{builder_name} has no config {config!r}; it has: {known}")
-    builder = builder_class(
-        config=config or None,
-        data_dir=datasets.default_data_dir(data_dir),
-        file_format=_FILE_FORMAT,
+    set_name, _, config_name = name.partition("/")
+    cls = builder_class(set_name)
+    config = _config(cls, config_name, dict(options or {}))
+    return prepare(
+        cls,
+        config,
+        {"options": config.options()} if isinstance(config, RowConfig) else {},
+        data_dir=data_dir,
+        manual_dir=_manual_dir(cls, manual_dir),
+        max_rejected=max_rejected,
+        beam_runner=beam_runner,
     )
-    download_config = tfds.download.DownloadConfig(manual_dir=manual_dir)
-    builder.download_and_prepare(download_config=download_config)
-    return _summary(name, builder)
 
 
 def build_manifest(
@@ -66,13 +129,10 @@ def build_manifest(
     labels_from: str | None = None,
     max_rejected: float = 0.01,
     data_dir: str | Path | None = None,
-    image_size: int = 256,
+    options: Mapping[str, Any] | None = None,
+    beam_runner: str | None = None,
 ) -> str:
-    """Prepares one's own images and texts as `manifest/NAME`.
-
-    Rows that cannot be used are left out and listed in `rejected.csv` in the folder of the set,
-    also where the build fails because they are too many. A set already prepared from the same
-    manifest with the same settings is left as it is.
+    """Prepares one's own images and texts as `manifest/NAME`, as `build` prepares other sets.
 
     Args:
         name: the set's name: letters, digits, "_" and "-".
@@ -82,87 +142,87 @@ def build_manifest(
         labels_from: its column that lists labels joined by "|".
         max_rejected: the share of rows that may be left out, from 0 to 1.
         data_dir: where prepared sets lie; see `datasets.default_data_dir`.
-        image_size: the shorter side of stored images in pixels.
+        options: the options of `RowConfig` that differ from the default.
+        beam_runner: as in `build`.
 
     Returns:
-        A line that says what was prepared and where, and one about rejected rows if there are any.
+        As `build` does.
 
     Raises:
         UserError: the manifest cannot be used, or NAME is taken by another manifest.
     """
     if not _SET_NAME.fullmatch(name):
         raise UserError(f"{name!r} cannot name a set: use letters, digits, '_' and '-' only")
-    if not 0 <= max_rejected <= 1:
-        raise UserError(f"the share of rejected rows must be from 0 to 1, not {max_rejected}")
     manifest, image_root = Path(manifest).expanduser(), Path(image_root).expanduser()
-    folder = datasets.default_data_dir(data_dir) / "manifest" / name
-    settings = {
-        "image_root": str(image_root.resolve()),
-        "label_columns": list(label_columns),
-        "labels_from": labels_from,
-        "image_size": image_size,
-    }
-    if _is_prepared(folder):
-        _check_same_source(folder, _source(manifest, settings))
-        return f"manifest/{name} is already prepared from this manifest in {folder}"
-    module = importlib.import_module(_MANIFEST_BUILDER)
-    config = module.ManifestConfig(
+    cls = builder_class("manifest")
+    config = importlib.import_module(_MANIFEST).ManifestConfig(
         name=name,
         manifest=manifest,
         image_root=image_root,
         label_columns=tuple(label_columns),
         labels_from=labels_from,
+        **dict(options or {}),
+    )
+    source = {
+        "manifest_sha256": _sha256(manifest),
+        "image_root": str(image_root.resolve()),
+        "label_columns": list(label_columns),
+        "labels_from": labels_from,
+        "options": config.options(),
+    }
+    return prepare(
+        cls,
+        config,
+        source,
+        data_dir=data_dir,
         max_rejected=max_rejected,
-        image_size=image_size,
+        beam_runner=beam_runner,
     )
-    return _prepare_manifest(module.Builder, config, folder, settings)
 
 
-def _prepare_manifest(
-    builder_class: Any, config: Any, folder: epath.Path, settings: dict[str, Any]
-) -> str:
-    source = _source(config.manifest, settings)
-    builder = builder_class(config=config, data_dir=folder.parent.parent, file_format=_FILE_FORMAT)
-    folder.mkdir(parents=True, exist_ok=True)
-    # Before the set, so that no set is without it, wherever the build is interrupted.
-    (folder / "source.json").write_text(json.dumps(source, indent=2) + "\n")
-    rejected = folder / "rejected.csv"
-    try:
-        builder.download_and_prepare()
-    except UserError as error:
-        builder.write_rejected(rejected)
-        listed = f"; see {rejected}" if builder.rejected else ""
-        raise UserError(f"{error}{listed}") from error
-    builder.write_rejected(rejected)
-    note = f"\n{len(builder.rejected)} rows were rejected: {rejected}" if builder.rejected else ""
-    return _summary(f"manifest/{config.name}", builder) + note
+def _option_fields(name: str) -> list[dataclasses.Field[Any]]:
+    config = builder_class(name).default_builder_config
+    config_class = type(config) if config else RowConfig if name == "manifest" else None
+    return [f for f in dataclasses.fields(config_class) if f.metadata] if config_class else []
 
 
-def _source(manifest: Path, settings: dict[str, Any]) -> dict[str, Any]:
-    try:
-        digest = hashlib.sha256(manifest.read_bytes()).hexdigest()
-    except OSError as error:
-        raise UserError(f"{manifest}: the manifest cannot be read ({error.strerror})") from error
-    return {"manifest_sha256": digest, **settings}
-
-
-def _is_prepared(folder: epath.Path) -> bool:
-    return datasets.prepared_directory(folder) is not None
-
-
-def _check_same_source(folder: epath.Path, source: dict[str, Any]) -> None:
-    record = folder / "source.json"
-    recorded = json.loads(record.read_text()) if record.exists() else {}
-    different = [key for key, value in source.items() if recorded.get(key) != value]
-    if different:
+def _config(
+    cls: _BuilderClass, name: str, options: dict[str, Any]
+) -> tfds.core.BuilderConfig | None:
+    """The builder's config of this name, or a new one with these options."""
+    known = cls.builder_configs
+    if not options:
+        if name and name not in known:
+            new = " (a new name needs options)" if _has_options(cls) else ""
+            listed = ", ".join(known) or "none"
+            raise UserError(f"{cls.name} has no config {name!r}; it has: {listed}{new}")
+        return known[name] if name else cls.default_builder_config
+    if not _SET_NAME.fullmatch(name) or name in known:
         raise UserError(
-            f"{folder} holds a set built from another source (different: {', '.join(different)}); "
-            "choose another name or remove that folder"
+            f"with options, {cls.name} is another set; give it a name of its own, of letters, "
+            f"digits, '_' and '-': {cls.name}/NAME"
         )
+    return dataclasses.replace(cls.default_builder_config, name=name, description="", **options)
 
 
-def _summary(name: str, builder: tfds.core.DatasetBuilder) -> str:
-    counts = ", ".join(
-        f"{split} {info.num_examples}" for split, info in builder.info.splits.items()
-    )
-    return f"{name} is prepared in {builder.data_dir} (studies: {counts})"
+def _has_options(cls: _BuilderClass) -> bool:
+    return isinstance(cls.default_builder_config, RowConfig)
+
+
+def _manual_dir(cls: _BuilderClass, manual_dir: str | Path | None) -> Path | None:
+    if manual_dir is None:
+        if cls.MANUAL_DOWNLOAD_INSTRUCTIONS and not getattr(cls, "DOWNLOADS", False):
+            instructions = " ".join(cls.MANUAL_DOWNLOAD_INSTRUCTIONS.split())
+            raise UserError(f"{cls.name} needs --manual-dir DIR. {instructions}")
+        return None
+    folder = Path(manual_dir).expanduser()
+    if not folder.is_dir():
+        raise UserError(f"{folder}: --manual-dir is not a folder")
+    return folder
+
+
+def _sha256(manifest: Path) -> str:
+    try:
+        return hashlib.sha256(manifest.read_bytes()).hexdigest()
+    except OSError as error:
+        raise UserError(f"{manifest}: cannot be read ({error.strerror})") from error

@@ -4,16 +4,19 @@ import collections
 import csv
 import dataclasses
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import tensorflow_datasets as tfds
 import tqdm
 from etils import epath
 from jaxtyping import Int
 
-from medclip_jax.data import datasets, reports
+from medclip_jax.data import build, datasets, reports
 from medclip_jax.data.studies import Study
+from medclip_jax.errors import UserError
 
 _MAX_LABELS = 40  # lists of keywords hold hundreds, most of them used once
 
@@ -39,12 +42,15 @@ class SplitCounts:
 
 
 def describe(name: str, data_dir: str | Path | None = None) -> str:
-    """A description of a prepared set; reads all of it, with a progress bar on a terminal.
+    """A description of a set; a prepared one is read whole, with a progress bar on a terminal.
 
     Raises:
-        UserError: the set is not prepared.
+        UserError: the set is not prepared, and is none of `build.BUILDERS`.
     """
-    builder = datasets.open_builder(name, data_dir)
+    try:
+        builder = datasets.open_builder(name, data_dir)
+    except UserError as error:
+        return _unprepared(name, data_dir, error)
     splits = [datasets.open_split(name, split, data_dir) for split in builder.info.splits]
     counts = {
         split.split: count_split(
@@ -55,12 +61,26 @@ def describe(name: str, data_dir: str | Path | None = None) -> str:
     }
     parts = [
         f"{name}, version {builder.version}, in {builder.data_dir}",
-        f"{builder.info.description.strip()}\nLicence: {builder.info.metadata['licence']}",
+        _about(builder.info),
+        _published(builder.info.metadata),
         _table(["", *counts], _count_rows(list(counts.values()))),
         _label_table(counts, splits[0].label_names),
         _rejected(epath.Path(builder.data_dir).parent / "rejected.csv"),
     ]
     return "\n\n".join(part for part in parts if part)
+
+
+def _unprepared(name: str, data_dir: str | Path | None, error: UserError) -> str:
+    """What is known of one of our sets before it is there."""
+    set_name, _, config = name.partition("/")
+    if set_name not in build.BUILDERS:
+        raise error
+    cls = build.builder_class(set_name)
+    if config and config not in cls.builder_configs:
+        raise error
+    builder = cls(config=config or None, data_dir=datasets.default_data_dir(data_dir))
+    options = build.options_parser(set_name).format_help().strip()
+    return "\n\n".join(part for part in (_about(builder.info), options, f"{error}") if part)
 
 
 def count_split(studies: Iterable[Study], num_labels: int) -> SplitCounts:
@@ -93,6 +113,29 @@ def count_split(studies: Iterable[Study], num_labels: int) -> SplitCounts:
         )
     counts.patients = len(patients)
     return counts
+
+
+def _about(info: tfds.core.DatasetInfo) -> str:
+    """What is known of the set besides its contents, a line each; what is not known is left out."""
+    options = info.metadata.get("options", {})
+    lines = {
+        "Licence": info.metadata["licence"],
+        "Citation": info.citation,
+        "Home page": info.homepage,
+        "How to obtain": info.metadata.get("how_to_obtain"),
+        "Options": ", ".join(f"{name}={value}" for name, value in options.items() if value != ""),
+    }
+    about = [f"{name}: {text}" for name, text in lines.items() if text]
+    return "\n".join([info.description.strip(), *about]).strip()
+
+
+def _published(metadata: Mapping[str, Any]) -> str:
+    """What the source's tables list beside what its authors published."""
+    listed, published = metadata.get("listed", {}), metadata.get("published", {})
+    if not published:
+        return ""
+    rows = [[what, f"{listed.get(what, 0):,}", f"{total:,}"] for what, total in published.items()]
+    return _table(["in the source", "found", "published"], rows)
 
 
 def _count_rows(counts: Sequence[SplitCounts]) -> list[list[str]]:

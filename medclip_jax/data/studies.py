@@ -5,7 +5,7 @@ encoded 8-bit grey JPEG or PNG, so that neither writing nor reading needs Tensor
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,11 +24,21 @@ class Box:
 
 
 @dataclasses.dataclass(frozen=True)
+class Mask:
+    """A finding's pixels on one image: a PNG of the image's size, 255 inside and 0 outside."""
+
+    image: int
+    label: int
+    png: bytes
+
+
+@dataclasses.dataclass(frozen=True)
 class Study:
-    """One study: its encoded images, their views, the report, labels and boxes.
+    """One study: its encoded images, their views, the report, labels, boxes and masks.
 
     Attributes:
         labels: float32 `[num_labels]`; 1 present, 0 absent, NaN unknown.
+        attributes: what else the source says of the study, by name: "age", "sex", "source", …
     """
 
     study_id: str
@@ -38,6 +48,13 @@ class Study:
     report: str
     labels: Float[np.ndarray, "num_labels"]
     boxes: Sequence[Box] = ()
+    masks: Sequence[Mask] = ()
+    attributes: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        """What tells the study from all others of its set."""
+        return f"{self.patient_id}\t{self.study_id}"
 
     def to_example(self) -> dict[str, Any]:
         """The study as a TFDS example of `study_features`."""
@@ -52,6 +69,8 @@ class Study:
                 {"image": b.image, "label": b.label, "box": np.asarray(b.box, np.float32)}
                 for b in self.boxes
             ],
+            "masks": [{"image": m.image, "label": m.label, "mask": m.png} for m in self.masks],
+            "attributes": [{"name": n, "value": v} for n, v in self.attributes.items()],
         }
 
     @classmethod
@@ -63,11 +82,12 @@ class Study:
         """
         fields = tf_example_pb2.Example.FromString(record).features.feature
         corners = iter(fields["boxes/box"].float_list.value)
+        names, values = (_texts(fields[f"attributes/{part}"]) for part in ("name", "value"))
         return cls(
             study_id=_text(fields["study_id"]),
             patient_id=_text(fields["patient_id"]),
             images=list(fields["images"].bytes_list.value),
-            views=[view.decode() for view in fields["views"].bytes_list.value],
+            views=_texts(fields["views"]),
             report=_text(fields["report"]),
             labels=np.array(fields["labels"].float_list.value, np.float32),
             boxes=[
@@ -78,11 +98,25 @@ class Study:
                     strict=True,
                 )
             ],
+            masks=[
+                Mask(image, label, png)
+                for image, label, png in zip(
+                    fields["masks/image"].int64_list.value,
+                    fields["masks/label"].int64_list.value,
+                    fields["masks/mask"].bytes_list.value,
+                    strict=True,
+                )
+            ],
+            attributes=dict(zip(names, values, strict=True)),
         )
 
 
 def _text(field: Any) -> str:
-    return field.bytes_list.value[0].decode()
+    return _texts(field)[0]
+
+
+def _texts(field: Any) -> list[str]:
+    return [value.decode() for value in field.bytes_list.value]
 
 
 def study_features(num_labels: int) -> tfds.features.FeaturesDict:
@@ -105,6 +139,14 @@ def study_features(num_labels: int) -> tfds.features.FeaturesDict:
                     "box": tfds.features.Tensor(shape=(4,), dtype=np.float32),
                 }
             ),
+            "masks": tfds.features.Sequence(
+                {
+                    "image": np.int32,
+                    "label": np.int32,
+                    "mask": tfds.features.Image(shape=(None, None, 1), encoding_format="png"),
+                }
+            ),
+            "attributes": tfds.features.Sequence({"name": text, "value": text}),
         }
     )
 
@@ -117,8 +159,9 @@ def study_info(
     licence: str,
     homepage: str = "",
     citation: str = "",
+    **metadata: Any,
 ) -> tfds.core.DatasetInfo:
-    """The `DatasetInfo` of a study set; label names and licence travel as metadata."""
+    """The `DatasetInfo` of a study set; label names, licence and `metadata` travel as metadata."""
     return tfds.core.DatasetInfo(
         builder=builder,
         description=description,
@@ -126,5 +169,5 @@ def study_info(
         homepage=homepage,
         citation=citation,
         license=licence,
-        metadata=tfds.core.MetadataDict(label_names=list(label_names), licence=licence),
+        metadata=tfds.core.MetadataDict(label_names=list(label_names), licence=licence, **metadata),
     )

@@ -137,3 +137,47 @@ def test_resize_short_side_never_enlarges() -> None:
 
 def test_a_line_of_pixels_survives() -> None:
     assert images.fit_square(np.full((1, 500), 9, np.uint8), 32).max() == 9
+
+
+def _radiograph_like(height: int, width: int) -> np.ndarray:
+    """Smooth shades with fine noise on them, as scattered radiation gives."""
+    rng = np.random.default_rng(0)
+    coarse = cv2.resize(
+        rng.uniform(20, 230, (9, 7)), (width, height), interpolation=cv2.INTER_CUBIC
+    )
+    return np.clip(coarse + rng.normal(0, 6, (height, width)), 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    "shape", [(2500, 2000), (1023, 1411), (1024, 1024), (700, 513), (300, 200)]
+)
+@pytest.mark.parametrize("quality", [75, 95])
+def test_the_short_way_to_a_small_image_is_the_long_way(shape, quality: int) -> None:
+    encoded = images.encode_jpeg(_radiograph_like(*shape), quality)
+    small, size = images.decode_to_short_side(encoded, 256)
+    expected = images.resize_short_side(images.decode_gray(encoded), 256)
+    assert size == shape and small.shape == expected.shape
+    difference = np.abs(small.astype(int) - expected)
+    assert difference.max() <= 2 and difference.mean() < 0.3
+
+
+def test_the_short_way_heeds_exif_orientation() -> None:
+    shape = (1200, 1600)
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees to show
+    buffer = io.BytesIO()
+    PIL.Image.fromarray(_radiograph_like(*shape)).save(buffer, "JPEG", exif=exif, quality=95)
+    small, size = images.decode_to_short_side(buffer.getvalue(), 200)
+    expected = images.resize_short_side(images.decode_gray(buffer.getvalue()), 200)
+    assert size == shape[::-1] and small.shape == expected.shape == (267, 200)
+    assert np.abs(small.astype(int) - expected).max() <= 2
+
+
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG"])
+def test_sizes_by_the_header(file_format: str) -> None:
+    buffer = io.BytesIO()
+    PIL.Image.new("L", (31, 17)).save(buffer, file_format)
+    assert images.stored_size(buffer.getvalue()) == (17, 31)
+    for kept in (0, 1, 2, 5, 20, 30):
+        assert images.stored_size(buffer.getvalue()[:kept]) is None
+    assert images.stored_size(b"BM" + bytes(60)) is None

@@ -54,6 +54,14 @@ def test_labels_and_rejected_rows(tmp_path, write_csv) -> None:
     assert ["2", "no", "image", "and", "no", "text"] in table
 
 
-def test_a_set_that_is_not_there(tmp_path) -> None:
-    with pytest.raises(UserError, match="manifest/none is not prepared"):
-        info.describe("manifest/none", tmp_path)
+@pytest.mark.parametrize("name", ["manifest/none", "openi/none", "none"])
+def test_a_set_that_is_not_there(tmp_path, name: str) -> None:
+    with pytest.raises(UserError, match=f"{name} is not prepared"):
+        info.describe(name, tmp_path)
+
+
+def test_one_of_our_sets_before_it_is_there(tmp_path) -> None:
+    text = info.describe("openi", tmp_path)
+    for part in ("Licence: CC BY-NC-ND", "ocv080", "How to obtain", "--views-file", "not prepared"):
+        assert part in text
+    assert "Licence: Apache-2.0" in info.describe("synthetic_cxr/demo", tmp_path)

@@ -1,55 +1,30 @@
-"""The rows of a manifest, checked one by one, and the studies that they make up."""
+"""The rows of a manifest, checked one by one."""
 
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from medclip_jax.data.builders.manifest.table import Table, TableRow, read_table
+from medclip_jax.data.builders.rows import (
+    SPLITS,
+    Rejection,
+    Row,
+    Source,
+    check_splits,
+    group_studies,
+    path_problem,
+)
+from medclip_jax.data.table import Table, TableRow, read_table
 from medclip_jax.errors import UserError
 
-SPLITS = ("train", "validation", "test")
 _LABEL_VALUES = {1.0: 1.0, 0.0: 0.0, -1.0: math.nan}
 
 
-class Rejection(NamedTuple):
-    """A row that is left out of the set, and why; `row` counts as `TableRow.number` does."""
-
-    row: int
-    image_path: str
-    reason: str
-
-
-class Row(NamedTuple):
-    """A row that passed every check that needs no decoding.
-
-    Attributes:
-        labels: 1 present, 0 absent, NaN unknown; as many as the set has label names.
-    """
-
-    number: int
-    image_path: str
-    text: str
-    patient_id: str
-    study_id: str
-    split: str
-    view: str
-    labels: tuple[float, ...]
-
-
 class Manifest(NamedTuple):
-    """What a manifest holds.
+    """What a manifest lists, and the names of its labels."""
 
-    Attributes:
-        studies: the rows of each study, in the order of the file, by (patient, study).
-        num_rows: all rows of the file, rejected ones too.
-    """
-
-    studies: dict[tuple[str, str], list[Row]]
+    source: Source
     label_names: tuple[str, ...]
-    rejected: list[Rejection]
-    num_rows: int
 
 
 class _Labels(NamedTuple):
@@ -103,11 +78,9 @@ def read_manifest(
             rows.append(row)
         else:
             rejected.append(Rejection(table_row.number, table_row.cells.get("image_path", ""), row))
-    _check_splits(rows)
-    studies: dict[tuple[str, str], list[Row]] = {}
-    for row in rows:
-        studies.setdefault((row.patient_id, row.study_id), []).append(row)
-    return Manifest(studies, labels.names, rejected, len(table.rows))
+    check_splits(rows)
+    source = Source(image_root, group_studies(rows), rejected, len(table.rows))
+    return Manifest(source, labels.names)
 
 
 def _label_source(
@@ -143,7 +116,7 @@ def _check_row(row: TableRow, image_root: Path, labels: _Labels) -> Row | str:
         return f"unknown split {split!r}; it must be train, validation or test"
     if isinstance(values, str):
         return values
-    if image_path and (problem := _check_path(image_root, image_path)):
+    if image_path and (problem := path_problem(image_root, image_path)):
         return problem
     study_id = cell("study_id", "") or f"row-{row.number}"
     return Row(
@@ -156,26 +129,6 @@ def _check_row(row: TableRow, image_root: Path, labels: _Labels) -> Row | str:
         view=cell("view", "").upper(),
         labels=values,
     )
-
-
-def _check_path(image_root: Path, image_path: str) -> str:
-    # By the letters of the path, because image roots often hold links to other disks.
-    root = os.path.abspath(image_root)
-    path = os.path.normpath(os.path.join(root, image_path))
-    if os.path.commonpath([root, path]) != root:
-        return "the path leaves the image root"
-    return "" if os.path.isfile(path) else "no such file"
-
-
-def _check_splits(rows: Sequence[Row]) -> None:
-    splits: dict[str, set[str]] = {}
-    for row in rows:
-        splits.setdefault(row.patient_id, set()).add(row.split)
-    torn = [patient for patient, names in splits.items() if len(names) > 1]
-    if torn:
-        names = " and ".join(name for name in SPLITS if name in splits[torn[0]])
-        others = f" (and {len(torn) - 1} more patients are in two splits)" if torn[1:] else ""
-        raise UserError(f"patient {torn[0]!r} is in {names}{others}; give each patient one split")
 
 
 def _split_labels(cell: str) -> set[str]:

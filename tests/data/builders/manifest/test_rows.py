@@ -6,6 +6,7 @@ import pathlib
 import pytest
 
 from medclip_jax.data.builders.manifest.rows import Manifest, read_manifest
+from medclip_jax.data.builders.rows import Row
 from medclip_jax.errors import UserError
 
 
@@ -24,10 +25,15 @@ def read(root: pathlib.Path, content: str, **labels: object) -> Manifest:
     return read_manifest(path, root, **labels)
 
 
+def studies(manifest: Manifest) -> dict[tuple[str, str], list[Row]]:
+    return {(rows[0].patient_id, rows[0].study_id): rows for rows in manifest.source.studies}
+
+
 def test_defaults_of_missing_columns(root: pathlib.Path) -> None:
     manifest = read(root, "image_path\na.png\nsub/../b.png\n")
-    assert manifest.rejected == [] and manifest.num_rows == 2 and manifest.label_names == ()
-    (first,), (second,) = manifest.studies.values()
+    assert manifest.source.rejected == [] and manifest.source.num_rows == 2
+    assert manifest.label_names == ()
+    (first,), (second,) = studies(manifest).values()
     assert (first.split, first.view, first.text, first.labels) == ("train", "", "", ())
     assert first.study_id == first.patient_id == "row-2"
     assert second.study_id == second.patient_id == "row-3"
@@ -39,7 +45,7 @@ def test_columns_in_any_order_with_others_between(root: pathlib.Path) -> None:
         "license,split,view,study_id,text,patient_id,image_path\n"
         "CC,Validation,pa,s,Clear lungs.,p,a.png\n",
     )
-    (row,) = manifest.studies["p", "s"]
+    (row,) = studies(manifest)["p", "s"]
     assert (row.image_path, row.text, row.split, row.view) == (
         "a.png",
         "Clear lungs.",
@@ -53,7 +59,7 @@ def test_rows_of_a_study_belong_together_within_their_patient(root: pathlib.Path
         root,
         "image_path,patient_id,study_id\na.png,p1,study1\nb.png,p2,study1\nsub/c.png,p1,study1\n",
     )
-    paths = {key: [row.image_path for row in rows] for key, rows in manifest.studies.items()}
+    paths = {key: [row.image_path for row in rows] for key, rows in studies(manifest).items()}
     assert paths == {("p1", "study1"): ["a.png", "sub/c.png"], ("p2", "study1"): ["b.png"]}
 
 
@@ -74,16 +80,16 @@ def test_rows_of_a_study_belong_together_within_their_patient(root: pathlib.Path
 def test_bad_rows_are_left_out_with_their_reason(root: pathlib.Path, row: str, reason: str) -> None:
     header = "image_path,text,patient_id,study_id,split,Mass"
     manifest = read(root, f"{header}\nb.png,good,,,,0\n{row}\n", label_columns=["Mass"])
-    assert [row.image_path for rows in manifest.studies.values() for row in rows] == ["b.png"]
-    (rejection,) = manifest.rejected
-    assert (rejection.row, rejection.image_path) == (3, row.split(",")[0])
+    assert [row.image_path for rows in studies(manifest).values() for row in rows] == ["b.png"]
+    (rejection,) = manifest.source.rejected
+    assert (rejection.row, rejection.path) == (3, row.split(",")[0])
     assert rejection.reason.startswith(reason)
-    assert manifest.num_rows == 2
+    assert manifest.source.num_rows == 2
 
 
 def test_links_out_of_the_image_root_are_followed(root: pathlib.Path) -> None:
     (root / "link.png").symlink_to(root.parent / "outside.png")
-    assert read(root, "image_path\nlink.png\n").rejected == []
+    assert read(root, "image_path\nlink.png\n").source.rejected == []
 
 
 def test_label_columns(root: pathlib.Path) -> None:
@@ -93,7 +99,7 @@ def test_label_columns(root: pathlib.Path) -> None:
         label_columns=["Edema", "Mass"],
     )
     assert manifest.label_names == ("Edema", "Mass")
-    labels = [rows[0].labels for rows in manifest.studies.values()]
+    labels = [rows[0].labels for rows in studies(manifest).values()]
     expected = [(0, 1), (math.nan, 0), (1, math.nan), (math.nan, math.nan)]
     assert [[str(float(v)) for v in row] for row in labels] == [
         [str(float(v)) for v in row] for row in expected
@@ -107,7 +113,7 @@ def test_labels_from_one_column(root: pathlib.Path) -> None:
         labels_from="Finding Labels",
     )
     assert manifest.label_names == ("Edema", "Mass", "No Finding")
-    labels = [rows[0].labels for rows in manifest.studies.values()]
+    labels = [rows[0].labels for rows in studies(manifest).values()]
     assert labels[0] == (1, 1, 0) and labels[2] == (1, 0, 0) and labels[3] == (0, 0, 1)
     assert all(math.isnan(value) for value in labels[1])
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from medclip_jax.data.builders.manifest.table import Table, read_table
+from medclip_jax.data.table import Table, read_table
 from medclip_jax.errors import UserError
 
 CELLS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
@@ -120,7 +120,7 @@ def test_bad_json_lines_are_problems_of_their_rows(tmp_path: pathlib.Path) -> No
 @pytest.mark.parametrize(
     ("content", "suffix", "message"),
     [
-        ("text\na\n", ".tsv", "must be a .csv or a .jsonl file"),
+        ("text\na\n", ".tsv", "must be a .csv, .csv.gz or .jsonl file"),
         ("text,text\na,b\n", ".csv", "names text more than once"),
         ("image_path,text\n", ".csv", "has no rows"),
         ("", ".csv", "has no rows"),

@@ -1,0 +1,177 @@
+"""A CSV or JSON Lines file as rows of text cells, whichever program wrote it."""
+
+import codecs
+import csv
+import gzip
+import io
+import json
+import sys
+import zlib
+from collections.abc import Callable, Collection, Iterator, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple, cast
+
+from medclip_jax.errors import UserError
+
+_CHUNK = 1 << 20  # bytes
+
+
+class TableRow(NamedTuple):
+    """A row of a table.
+
+    Attributes:
+        number: the row as a spreadsheet counts it, so the row below a CSV's header is 2; the line
+            of a JSON Lines file.
+        cells: column name to text, without white space around it; empty where there is no value.
+        problem: why the row cannot be read, or "".
+    """
+
+    number: int
+    cells: dict[str, str]
+    problem: str = ""
+
+
+class Table(NamedTuple):
+    """A table: the names of its columns and its rows."""
+
+    columns: tuple[str, ...]
+    rows: list[TableRow]
+
+
+def read_table(
+    path: Path, required: Collection[str] = (), columns: Collection[str] | None = None
+) -> Table:
+    """Reads a `.csv` or `.csv.gz` file with a header, or a `.jsonl` file with an object a line.
+
+    The text is UTF-8, with or without a byte order mark, or else Latin-1. A row that cannot be
+    read stays in the table with its `problem`.
+
+    Args:
+        path: the file.
+        required: columns that it must have.
+        columns: the only columns to keep, which saves memory; `required` is kept too.
+
+    Raises:
+        UserError: the file is missing, of another kind, cut short, empty, lacks a column or names
+            one twice.
+    """
+    name = path.name.lower()
+    if not name.endswith((".csv", ".csv.gz", ".jsonl")):
+        raise UserError(f"{path}: a table must be a .csv, .csv.gz or .jsonl file")
+    wanted = None if columns is None else {*columns, *required}
+    reader = _read_json_lines if name.endswith(".jsonl") else _read_csv
+    table = _read(path, lambda text: reader(path, text, wanted))
+    missing = [column for column in required if column not in table.columns]
+    if missing:
+        found = ", ".join(table.columns)
+        raise UserError(f"{path}: no column {', '.join(missing)}; its columns are: {found}")
+    if not table.rows:
+        raise UserError(f"{path}: the file has no rows")
+    return table
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text file without white space around them; empty ones are left out.
+
+    Raises:
+        UserError: the file is missing or is no text.
+    """
+    return _read(path, lambda text: [line.strip() for line in text if line.strip()])
+
+
+def _read(path: Path, read: Callable[[io.TextIOWrapper], Any]) -> Any:
+    """What `read` makes of the file's text, in which every line ends with a line feed."""
+    try:
+        with _open(path) as file:
+            encoding = _encoding(path, file)
+            file.seek(0)
+            return read(io.TextIOWrapper(file, encoding))
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise UserError(f"{path}: damaged or cut short; download it again ({error})") from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def _open(path: Path) -> BinaryIO:
+    opened = gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb")
+    return cast(BinaryIO, opened)
+
+
+def _encoding(path: Path, file: BinaryIO) -> str:
+    decoder: codecs.IncrementalDecoder = codecs.getincrementaldecoder("utf-8")()
+    encoding = "utf-8-sig"
+    while chunk := file.read(_CHUNK):
+        if b"\0" in chunk:
+            raise UserError(f"{path}: not UTF-8 or Latin-1 text; save the file as UTF-8")
+        try:
+            decoder.decode(chunk)
+        except UnicodeDecodeError:
+            encoding = "latin-1"
+            decoder = codecs.getincrementaldecoder(encoding)()
+    try:
+        decoder.decode(b"", final=True)
+    except UnicodeDecodeError:
+        return "latin-1"
+    return encoding
+
+
+def _read_csv(path: Path, text: io.TextIOWrapper, wanted: Collection[str] | None) -> Table:
+    csv.field_size_limit(sys.maxsize)  # a report may be longer than the module's 128 KiB
+    records = csv.reader(text)
+    try:
+        header = tuple(name.strip() for name in next(records, []))
+        twice = sorted({name for name in header if name and header.count(name) > 1})
+        if twice:
+            raise UserError(f"{path}: the header names {', '.join(twice)} more than once")
+        kept = [i for i, name in enumerate(header) if wanted is None or name in wanted]
+        rows = [
+            _csv_row(number, header, kept, record)
+            for number, record in enumerate(records, start=2)
+            if any(cell.strip() for cell in record)
+        ]
+    except csv.Error as error:
+        raise UserError(f"{path}: not a CSV file, line {records.line_num}: {error}") from error
+    return Table(header, rows)
+
+
+def _csv_row(
+    number: int, header: tuple[str, ...], kept: Sequence[int], record: list[str]
+) -> TableRow:
+    cells = {header[i]: record[i].strip() if i < len(record) else "" for i in kept}
+    extra = len(record) - len(header)
+    problem = f"{extra} more cells than the header has names" if extra > 0 else ""
+    return TableRow(number, cells, problem)
+
+
+def _read_json_lines(path: Path, text: io.TextIOWrapper, wanted: Collection[str] | None) -> Table:
+    del path
+    rows = [_json_row(number, line) for number, line in _numbered(text)]
+    columns = tuple(dict.fromkeys(name for row in rows for name in row.cells))
+    kept = [name for name in columns if wanted is None or name in wanted]
+    return Table(
+        columns,
+        [row._replace(cells={name: row.cells.get(name, "") for name in kept}) for row in rows],
+    )
+
+
+def _numbered(text: io.TextIOWrapper) -> Iterator[tuple[int, str]]:
+    return ((number, line) for number, line in enumerate(text, start=1) if line.strip())
+
+
+def _json_row(number: int, line: str) -> TableRow:
+    try:
+        values = json.loads(line)
+    except ValueError as error:
+        return TableRow(number, {}, f"not JSON ({error})")
+    if not isinstance(values, dict):
+        return TableRow(number, {}, "not a JSON object")
+    return TableRow(number, {name.strip(): _cell(value) for name, value in values.items()})
+
+
+def _cell(value: Any) -> str:
+    """A JSON value as the text that a CSV would hold."""
+    if value is None:
+        return ""
+    if isinstance(value, list):
+        return "|".join(_cell(item) for item in value)
+    return str(int(value) if isinstance(value, bool) else value).strip()

@@ -92,6 +92,9 @@ def _add_data(data: argparse.ArgumentParser) -> None:
         "--max-rejected", type=float, default=0.01, metavar="SHARE", help="of rows (default: 0.01)"
     )
     build.add_argument("--beam-runner", metavar="RUNNER", help="read on Apache Beam: DirectRunner")
+    build.add_argument(
+        "--beam-options", type=_list_of(str), default=(), metavar="a=b,c=d", help="of that runner"
+    )
     own = build.add_argument_group("manifest", "your own images, texts and labels")
     own.add_argument("--name", metavar="NAME", help="used as manifest/NAME afterwards")
     own.add_argument("--manifest", type=Path, metavar="FILE.csv|.jsonl")
@@ -197,6 +200,7 @@ def _data_build(parsed: argparse.Namespace) -> None:
         "options": vars(options),
         "max_rejected": parsed.max_rejected,
         "beam_runner": parsed.beam_runner,
+        "beam_options": parsed.beam_options,
     }
     if parsed.dataset != "manifest":
         print(build.build(parsed.dataset, manual_dir=parsed.manual_dir, **common))

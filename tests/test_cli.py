@@ -88,6 +88,7 @@ def test_data_build_hands_on_folders_and_options(
         "options": {"views": "frontal", "image_size": 320, "labels": "l.csv"},
         "max_rejected": 0.5,
         "beam_runner": None,
+        "beam_options": (),
     }
     assert capsys.readouterr().out == "prepared\n"
 

@@ -83,6 +83,7 @@ def build(
     options: Mapping[str, Any] | None = None,
     max_rejected: float = 0.01,
     beam_runner: str | None = None,
+    beam_options: Sequence[str] = (),
 ) -> str:
     """Prepares one of `BUILDERS`; one that is already prepared is left as it is.
 
@@ -98,6 +99,7 @@ def build(
         options: fields of the set's config that differ from the default.
         max_rejected: the share of rows that may be left out, from 0 to 1.
         beam_runner: the Apache Beam runner to read the files on, "DirectRunner", ….
+        beam_options: the runner's options, "project=NAME".
 
     Returns:
         What was prepared and where, in a line, then a line for each thing to know.
@@ -117,6 +119,7 @@ def build(
         manual_dir=_manual_dir(cls, manual_dir),
         max_rejected=max_rejected,
         beam_runner=beam_runner,
+        beam_options=beam_options,
     )
 
 
@@ -131,6 +134,7 @@ def build_manifest(
     data_dir: str | Path | None = None,
     options: Mapping[str, Any] | None = None,
     beam_runner: str | None = None,
+    beam_options: Sequence[str] = (),
 ) -> str:
     """Prepares one's own images and texts as `manifest/NAME`, as `build` prepares other sets.
 
@@ -144,6 +148,7 @@ def build_manifest(
         data_dir: where prepared sets lie; see `datasets.default_data_dir`.
         options: the options of `RowConfig` that differ from the default.
         beam_runner: as in `build`.
+        beam_options: as in `build`.
 
     Returns:
         As `build` does.
@@ -177,6 +182,7 @@ def build_manifest(
         data_dir=data_dir,
         max_rejected=max_rejected,
         beam_runner=beam_runner,
+        beam_options=beam_options,
     )
 
 

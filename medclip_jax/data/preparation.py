@@ -5,7 +5,7 @@ import fcntl
 import json
 import sqlite3
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ def prepare(
     manual_dir: Path | None = None,
     max_rejected: float = 0.01,
     beam_runner: str | None = None,
+    beam_options: Sequence[str] = (),
 ) -> str:
     """Prepares a set, unless it is prepared already; `build.build` says more.
 
@@ -42,6 +43,7 @@ def prepare(
         manual_dir: the folder with the downloaded files.
         max_rejected: the share of rows that may be left out.
         beam_runner: the Apache Beam runner to use, or None.
+        beam_options: its options, "project=NAME".
     """
     if not 0 <= max_rejected <= 1:
         raise UserError(f"the share of rejected rows must be from 0 to 1, not {max_rejected}")
@@ -55,9 +57,9 @@ def prepare(
         # Before the set, so that no set is without it, wherever the build is interrupted.
         (folder / _SOURCE).write_text(json.dumps(source, indent=2) + "\n")
         builder = builder_class(config=config, data_dir=root, file_format=_FILE_FORMAT)
-        download = tfds.download.DownloadConfig(
-            manual_dir=manual_dir, beam_runner=beam_runner, try_download_gcs=False
-        )
+        download = tfds.download.DownloadConfig(manual_dir=manual_dir, try_download_gcs=False)
+        if beam_runner or beam_options:
+            _use_beam(download, beam_runner, beam_options)
         if isinstance(builder, RowBuilder):
             builder.max_rejected = max_rejected
             builder.on_beam = beam_runner is not None
@@ -85,6 +87,23 @@ def _run(
     # Where TFDS tells what it does; standard output has what the set holds.
     with _errors_in_a_line(folder), contextlib.redirect_stdout(sys.stderr):
         builder.download_and_prepare(download_config=download)
+
+
+def _use_beam(
+    download: tfds.download.DownloadConfig, runner: str | None, options: Sequence[str]
+) -> None:
+    if runner is None:
+        raise UserError("--beam-options needs --beam-runner")
+    try:
+        from apache_beam import runners
+        from apache_beam.options.pipeline_options import PipelineOptions
+    except ImportError as error:
+        raise UserError("--beam-runner needs Apache Beam: pip install apache-beam") from error
+    try:
+        download.beam_runner = runners.create_runner(runner)
+    except (ValueError, ImportError) as error:
+        raise UserError(f"--beam-runner {runner}: {' '.join(str(error).split())}") from error
+    download.beam_options = PipelineOptions([f"--{option}" for option in options])
 
 
 def _prepare_rows(

@@ -4,7 +4,6 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import MappingProxyType
 from typing import NamedTuple
 
 from medclip_jax.errors import UserError
@@ -72,7 +71,7 @@ class Row(NamedTuple):
     labels: tuple[float, ...] = ()
     boxes: tuple[PixelBox, ...] = ()
     masks: tuple[RunLengthMask, ...] = ()
-    attributes: Mapping[str, str] = MappingProxyType({})
+    attributes: Mapping[str, str] = {}
 
 
 class Source(NamedTuple):

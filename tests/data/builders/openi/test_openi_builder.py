@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from support.builder_case import BuilderCase
@@ -18,6 +19,7 @@ from medclip_jax.data import build, datasets
 from medclip_jax.data.builders.openi import openi_dataset_builder
 from medclip_jax.data.builders.openi.mesh_labels import mesh_labels
 from medclip_jax.data.chexpert_labels import CHEXPERT_LABELS
+from medclip_jax.data.images import decode_gray
 from medclip_jax.data.reports import split_sections
 from medclip_jax.data.studies import Study
 from medclip_jax.errors import UserError
@@ -245,6 +247,15 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "other").touch()
     with pytest.raises(UserError, match=r"no reports; one of these is needed: NLMCXR_reports.tgz"):
         build_openi(tmp_path)
+
+
+def test_air_is_dark_in_the_real_images() -> None:
+    paths = sorted((real("openi") / "NLMCXR_png").glob("*.png"))
+    assert len(paths) == 4
+    for path in paths:
+        image = cv2.resize(decode_gray(path), (200, 200), interpolation=cv2.INTER_AREA)
+        corner = min(image[:12, :12].mean(), image[:12, -12:].mean())
+        assert image[80:160, 80:120].mean() > corner + 60, path.name
 
 
 def test_the_real_collection(tmp_path: Path) -> None:

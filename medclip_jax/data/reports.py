@@ -47,6 +47,7 @@ _SECTION_NAMES = tuple(
     for pattern, name in (
         (r"ndication|reason for", "indication"),
         (r"comparison", "comparison"),
+        (r"end of impression", "end of impression"),  # in CheXpert Plus: signatures
         (r"impression|conclusion", "impression"),
         (r"finding", "findings"),
         (r"history|clinical info", "history"),

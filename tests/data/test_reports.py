@@ -67,6 +67,7 @@ def test_sections_come_in_the_order_asked_for() -> None:
         ("PROVISIONAL FINDINGS IMPRESSION (PFI):", "impression"),
         ("CONCLUSION:", "impression"),
         ("REASON FOR EXAM:", "indication"),
+        ("END OF IMPRESSION:", "end of impression"),
         ("NDICATION:", "indication"),  # once taken for an impression by a public parser
         ("CHEST, TWO VIEWS:", "findings"),
         ("PA AND LATERAL CHEST RADIOGRAPH:", "findings"),

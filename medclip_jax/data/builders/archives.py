@@ -33,7 +33,8 @@ def unpack(archive: Path, parent: Path) -> Path:
                 file.extractall(unfinished, filter="data")
     except (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error) as error:
         shutil.rmtree(unfinished)
-        raise UserError(f"{archive}: damaged or cut short; download it again ({error})") from error
+        reason = " ".join(str(error).split())
+        raise UserError(f"{archive}: damaged or cut short; download it again ({reason})") from error
     unfinished.rename(folder)
     return folder
 

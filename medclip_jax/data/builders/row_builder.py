@@ -50,6 +50,14 @@ class RowConfig(tfds.core.BuilderConfig):
         default="", metadata=option("sections of reports to keep, joined by commas; default: all")
     )
 
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            choices, value = field.metadata.get("choices"), getattr(self, field.name)
+            if choices and value not in choices:
+                raise UserError(f"{field.name} is {value!r}; there are: {', '.join(choices)}")
+        if self.image_size < 1:
+            raise UserError(f"image_size must be at least 1, not {self.image_size}")
+
     def options(self) -> dict[str, Any]:
         """The values of the flags, by name."""
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.metadata}

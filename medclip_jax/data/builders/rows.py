@@ -1,5 +1,6 @@
 """What a set is built from: rows that name an image or a text, checked and grouped into studies."""
 
+import hashlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -117,6 +118,20 @@ def checked_source(
             good.append(row)
     check_splits(good)
     return Source(root, group_studies(good), rejected, len(listed))
+
+
+def hash_split(key: str, *, validation: float, test: float = 0.0) -> str:
+    """The split of a patient where none is official, whatever else is in the set.
+
+    Args:
+        key: the patient's id.
+        validation: the share of patients for validation.
+        test: the share of patients for testing.
+    """
+    drawn = int.from_bytes(hashlib.sha256(key.encode()).digest()[:4]) / 2**32
+    if drawn < validation:
+        return "validation"
+    return "test" if drawn < validation + test else "train"
 
 
 def group_studies(rows: Iterable[Row]) -> list[list[Row]]:

@@ -1,7 +1,6 @@
 """The TFDS builder `openi`: chest radiographs and reports of the Indiana University hospitals."""
 
 import dataclasses
-import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ from medclip_jax.data.builders.archives import find, unpack
 from medclip_jax.data.builders.openi.mesh_labels import mesh_labels
 from medclip_jax.data.builders.openi.report_xml import OpenIReport, parse_report
 from medclip_jax.data.builders.row_builder import RowBuilder, RowConfig, option
-from medclip_jax.data.builders.rows import Rejection, Row, Source
+from medclip_jax.data.builders.rows import Rejection, Row, Source, hash_split
 from medclip_jax.data.chexpert_labels import CHEXPERT_LABELS, label_values, uncertain_values
 from medclip_jax.data.table import read_table
 from medclip_jax.errors import UserError
@@ -131,7 +130,7 @@ def _rows(
         earlier = first_with.setdefault(text, report.uid) if text else report.uid
         study = Row(
             number=name,
-            split=_split(report.uid),
+            split=hash_split(report.uid, validation=0.1, test=0.2),
             patient_id=report.uid,
             study_id=report.uid,
             text=report.text,
@@ -142,12 +141,6 @@ def _rows(
             yield study
         for stem in report.image_names:
             yield study._replace(image_path=images.path(stem), view=views.get(stem, ""))
-
-
-def _split(uid: str) -> str:
-    """70 % train, 10 % validation, 20 % test, whatever else is in the set."""
-    bucket = hashlib.sha256(uid.encode()).digest()[0] * 100 // 256
-    return "train" if bucket < 70 else "validation" if bucket < 80 else "test"
 
 
 def _attributes(report: OpenIReport) -> dict[str, str]:

@@ -60,7 +60,7 @@ def write_report(
 class TestOpenI(BuilderCase):
     __test__ = True
     DATASET_CLASS = openi_dataset_builder.Builder
-    SPLITS = {"train": 7, "validation": 2, "test": 3}
+    SPLITS = {"train": 10, "test": 2}
 
     @classmethod
     def write_source(cls, folder: Path) -> None:

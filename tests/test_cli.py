@@ -42,16 +42,17 @@ def test_help_imports_neither_jax_nor_tensorflow() -> None:
         (["data", "build", "openi/x", "--image-size", "big"], "'big'"),
         (["data", "build", "openi", "--views", "frontal"], "openi/NAME"),
         (["data", "build", "openi", "--manual-dir", "nowhere"], "nowhere: --manual-dir is not"),
+        (["data", "build", "openi", "--manual-dir", "{empty}"], "is an empty folder"),
         (["data", "build", "chest"], "no set is called 'chest'"),
         (["report", "--workdir", "x", "--config.seed=1"], "--config.seed=1"),
         (["embed", "--checkpoint", "x", "--texts", "x", "--output", "x.csv"], ".parquet"),
     ],
 )
 def test_a_mistake_is_one_line_and_status_2(
-    arguments: list[str], named: str, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], named: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as stopped:
-        cli.main(arguments)
+        cli.main([argument.format(empty=tmp_path) for argument in arguments])
     error = capsys.readouterr().err
     assert stopped.value.code == 2
     assert named in error and error.count("\n") == 1

@@ -224,6 +224,8 @@ def _manual_dir(cls: _BuilderClass, manual_dir: str | Path | None) -> Path | Non
     folder = Path(manual_dir).expanduser()
     if not folder.is_dir():
         raise UserError(f"{folder}: --manual-dir is not a folder")
+    if not any(folder.iterdir()):
+        raise UserError(f"{folder}: --manual-dir is an empty folder")
     return folder
 
 

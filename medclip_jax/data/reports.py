@@ -40,23 +40,31 @@ _HEADER = re.compile(
     rf"|(?<=\s)(?:{_HEADER_NAMES.upper()}))[ \t]*:(?=\s|$)",
     re.MULTILINE,
 )
+# As they are met in MIMIC-CXR, by the list in MIT-LCP's parser.
+_IMPRESSION_MISSPELT = (
+    "impresson|imprression|imoression|impressoin|imprssion|impresion|imperssion|impession"
+)
+_FINDINGS_MISSPELT = "findins|findindgs|findgings|findngs|findnings|finidngs"
 # The first pattern found in a header gives its section's name. "ndication" because the first letter
 # is often lost, and before "impression" because such headers were once taken for impressions.
 _SECTION_NAMES = tuple(
     (re.compile(pattern), name)
     for pattern, name in (
-        (r"ndication|reason for", "indication"),
-        (r"comparison", "comparison"),
+        (r"ndication|idication|reason for", "indication"),
+        (r"compari?si?on|comparrison|reference exam", "comparison"),
         (r"end of impression", "end of impression"),  # in CheXpert Plus: signatures
-        (r"impression|conclusion", "impression"),
-        (r"finding", "findings"),
+        (r"mpression|conclusion|" + _IMPRESSION_MISSPELT, "impression"),
+        (r"finding|" + _FINDINGS_MISSPELT, "findings"),
         (r"history|clinical info", "history"),
         (r"addend", "addendum"),
         (r"technique", "technique"),
         (r"recommendation", "recommendation"),
         (r"notification", "notification"),
         (r"exam", "examination"),
-        (r"\b(?:views?|chest|radiographs?|portable|pa|ap|lat|lateral)\b", "findings"),
+        (
+            r"\b(?:views?|chest|radiographs?|portable|pa|ap|lat|lateral|ribs|bone windows?)\b",
+            "findings",
+        ),
     )
 )
 _KNOWN_NAMES = frozenset(name for _, name in _SECTION_NAMES)
@@ -85,7 +93,7 @@ def select_sections(report: str, sections: Sequence[str] = DEFAULT_SECTIONS) -> 
     """The texts of the named sections in the order asked for, with a blank line between two.
 
     - Of several sections of one name the last that is not empty counts (addenda come first).
-    - A report without findings and impression gives, for either, what follows the last blank line
+    - A report without findings and impression gives, for either, what follows the first blank line
       of its last section, where radiologists often write both without a header.
     - A report without any known header is returned whole.
     """
@@ -94,8 +102,8 @@ def select_sections(report: str, sections: Sequence[str] = DEFAULT_SECTIONS) -> 
         return _TITLE_LINE.sub("", report).strip()
     texts = {part.name: part.text.strip() for part in parts if part.text.strip()}
     if not texts.keys() & set(DEFAULT_SECTIONS) and set(sections) & set(DEFAULT_SECTIONS):
-        paragraphs = _BLANK_LINE.split(parts[-1].text.rstrip())
-        return paragraphs[-1].strip() if len(paragraphs) > 1 else ""
+        paragraphs = _BLANK_LINE.split(parts[-1].text.strip(), maxsplit=1)
+        return paragraphs[1].strip() if len(paragraphs) > 1 else ""
     return "\n\n".join(texts[name] for name in sections if name in texts)
 
 

@@ -18,9 +18,10 @@ def decode_run_lengths(runs: str, height: int, width: int) -> Bool[np.ndarray, "
     words = runs.split()
     if len(words) % 2 or not all(word.isdecimal() for word in words):
         raise UserError("run lengths that are not pairs of whole numbers")
-    steps = np.array([int(word) for word in words], np.int64)
-    ends = np.cumsum(steps)
-    if ends.size and ends[-1] > height * width:
+    # Of nine digits at most, so that no number and no sum overflows.
+    is_long = any(len(word) > 9 for word in words)
+    ends = np.cumsum([0 if is_long else int(word) for word in words], dtype=np.int64)
+    if is_long or (ends.size and ends[-1] > height * width):
         raise UserError(f"run lengths that leave the image of {width} x {height} pixels")
     mask = np.zeros(height * width, bool)
     for start, end in zip(ends[::2], ends[1::2], strict=True):

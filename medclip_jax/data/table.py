@@ -139,7 +139,10 @@ def _csv_row(
 ) -> TableRow:
     cells = {header[i]: record[i].strip() if i < len(record) else "" for i in kept}
     extra = len(record) - len(header)
-    problem = f"{extra} more cells than the header has names" if extra > 0 else ""
+    if extra > 0:
+        return TableRow(number, cells, f"{extra} more cells than the header has names")
+    # Such as the last row of a file that was cut short.
+    problem = f"{-extra} fewer cells than the header has names" if extra < 0 else ""
     return TableRow(number, cells, problem)
 
 

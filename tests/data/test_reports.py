@@ -72,6 +72,14 @@ def test_sections_come_in_the_order_asked_for() -> None:
         ("CHEST, TWO VIEWS:", "findings"),
         ("PA AND LATERAL CHEST RADIOGRAPH:", "findings"),
         ("COMPARISONS:", "comparison"),
+        ("COMPARSION:", "comparison"),
+        ("REFERENCE EXAM:", "comparison"),
+        ("IMPRESSON:", "impression"),
+        ("MPRESSION:", "impression"),
+        ("IMPERSSION:", "impression"),
+        ("FINIDNGS:", "findings"),
+        ("BONE WINDOWS:", "findings"),
+        ("IDICATION:", "indication"),
         ("CLINICAL HISTORY:", "history"),
         ("FINAL ADDENDUM:", "addendum"),
         ("TYPE OF EXAMINATION:", "examination"),
@@ -103,9 +111,14 @@ def test_the_last_section_of_a_name_that_is_not_empty_counts() -> None:
 
 def test_without_findings_and_impression_the_last_paragraph_counts() -> None:
     report = " FINAL REPORT\n HISTORY: Cough.\n\n Portable view.\n \n Lungs are\n clear."
-    assert reports.select_sections(report) == "Lungs are\n clear."
+    assert reports.select_sections(report) == "Portable view.\n \n Lungs are\n clear."
     assert reports.select_sections(" HISTORY: Cough and fever.") == ""
     assert reports.select_sections(report, ["comparison"]) == ""
+
+
+def test_the_last_paragraph_begins_after_the_first_blank_line() -> None:
+    report = " INDICATION:  Cough.\n \n Lungs clear.\n \n Heart normal.\n"
+    assert reports.select_sections(report) == "Lungs clear.\n \n Heart normal."
 
 
 def test_a_section_that_was_not_asked_for_gives_nothing() -> None:

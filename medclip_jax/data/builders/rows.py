@@ -42,10 +42,17 @@ class PixelBox(NamedTuple):
 
 
 class RunLengthMask(NamedTuple):
-    """A finding's mask as the source gives it: run lengths, several of which make up one mask."""
+    """A finding's mask as the source gives it: run lengths, several of which make up one mask.
+
+    Attributes:
+        label: as in `PixelBox`.
+        runs: as `decode_run_lengths` reads them.
+        image_shape: as in `PixelBox`; the file must have the same ratio of sides.
+    """
 
     label: int
     runs: tuple[str, ...]
+    image_shape: tuple[int, int] | None = None
 
 
 class Row(NamedTuple):

@@ -21,6 +21,7 @@ _MIN_SIDE = 16  # pixels; nothing smaller is a radiograph
 # Of larger images only one at a time is decoded, so that memory stays bounded with many threads.
 _LARGE = 50_000_000  # pixels
 _large_images = threading.Lock()
+_RATIO_TOLERANCE = 0.01  # sides of a converted file are rounded
 
 
 class StoredImage(NamedTuple):
@@ -86,7 +87,7 @@ class StudyReader:
         if not row.image_path:
             return _ReadRow(row, text, None, [])
         image = self.store(self.root / row.image_path, self.image_size)
-        masks = [(mask.label, _mask_png(mask, image, self.image_size)) for mask in row.masks]
+        masks = [(mask.label, _mask_png(mask, image)) for mask in row.masks]
         return _ReadRow(row, text, image, masks)
 
 
@@ -137,13 +138,19 @@ def _fractions(box: PixelBox, image: StoredImage) -> tuple[float, float, float, 
     return top, left, bottom, right
 
 
-def _mask_png(mask: RunLengthMask, image: StoredImage, image_size: int) -> bytes:
-    """The union of the mask's parts, scaled as the image is."""
-    whole = np.zeros((image.height, image.width), np.uint8)
+def _mask_png(mask: RunLengthMask, image: StoredImage) -> bytes:
+    """The union of the mask's parts, in the size of the stored image."""
+    height, width = mask.image_shape or (image.height, image.width)
+    if abs(image.width / image.height - width / height) > _RATIO_TOLERANCE:
+        raise UserError(
+            f"{image.width} x {image.height} pixels, but the mask is for {width} x {height}"
+        )
+    whole = np.zeros((height, width), np.float32)
     for runs in mask.runs:
-        whole[decode_run_lengths(runs, image.height, image.width)] = 255
-    small = images.resize_short_side(whole, image_size)
-    return cv2.imencode(".png", np.where(small >= 128, 255, 0).astype(np.uint8))[1].tobytes()
+        whole[decode_run_lengths(runs, height, width)] = 1
+    stored = images.decode_gray(image.jpeg).shape
+    scaled = cv2.resize(whole, stored[::-1], interpolation=cv2.INTER_AREA)
+    return cv2.imencode(".png", np.where(scaled >= 0.5, 255, 0).astype(np.uint8))[1].tobytes()
 
 
 def _read(path: Path) -> bytes:

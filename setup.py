@@ -37,10 +37,13 @@ CORE = [
 TORCH = ["safetensors>=0.5", "timm>=1.0", "torch>=2.5", "torchvision>=0.20", "transformers>=5.0"]
 # Decodes lossless and 12-bit JPEG in DICOM; an extra, since it is under the GPL.
 DICOM_JPEG = ["pylibjpeg-libjpeg>=2.3"]
+TENSORFLOW = ["tensorflow>=2.20"]
 TEST = [
+    "dill>=0.3",  # TFDS's tests of builders need it and do not say so
     "hypothesis>=6.100",
     "pytest>=8",
     *DICOM_JPEG,
+    *TENSORFLOW,
     *TORCH,
 ]
 PACKAGES = find_packages(include=["medclip_jax", "medclip_jax.*"])
@@ -64,7 +67,7 @@ setup(
         "tpu": ["jax[tpu]>=0.10.2"],
         "dicom-jpeg": DICOM_JPEG,
         "torch": TORCH,
-        "tensorflow": ["tensorflow>=2.20"],
+        "tensorflow": TENSORFLOW,
         "test": TEST,
         "dev": [*TEST, "build", "mypy>=1.15", "ruff>=0.9"],
     },

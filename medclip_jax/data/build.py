@@ -54,12 +54,15 @@ class _OptionsParser(argparse.ArgumentParser):
 
 def options_parser(name: str) -> argparse.ArgumentParser:
     """The flags of a set, made of its config's fields; given ones only are in the namespace."""
+    configs = [f"  {c.name}: {c.description}" for c in builder_class(name).BUILDER_CONFIGS]
     parser = _OptionsParser(
         f"medclip-jax data build {name}",
         add_help=False,
         allow_abbrev=False,
         argument_default=argparse.SUPPRESS,
         usage=argparse.SUPPRESS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="\n".join([f"configs of {name}:", *configs]),
     )
     group = parser.add_argument_group(f"options of {name}")
     for field in _option_fields(name):
@@ -69,7 +72,7 @@ def options_parser(name: str) -> argparse.ArgumentParser:
             f"--{field.name.replace('_', '-')}",
             type=type(field.default),
             choices=choices or None,
-            metavar="|".join(choices) or field.name.upper(),
+            metavar="|".join(choices) or ("N" if isinstance(field.default, int) else "TEXT"),
             help=field.metadata["help"] + default,
         )
     return parser

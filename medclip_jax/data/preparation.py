@@ -183,6 +183,8 @@ def _notes(builder: tfds.core.DatasetBuilder, folder: epath.Path) -> list[str]:
     totals = builder.info.metadata
     different = compare_counts(totals["listed"], totals["published"])
     notes = [f"warning: {line}" for line in different]
+    if builder.left_out:
+        notes.append(f"{len(builder.left_out)} rows were left out on purpose: {folder / _REJECTED}")
     if builder.rejected:
         notes.append(f"{len(builder.rejected)} rows were rejected: {folder / _REJECTED}")
     return notes

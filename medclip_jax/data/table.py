@@ -138,12 +138,19 @@ def _csv_row(
     number: int, header: tuple[str, ...], kept: Sequence[int], record: list[str]
 ) -> TableRow:
     cells = {header[i]: record[i].strip() if i < len(record) else "" for i in kept}
-    extra = len(record) - len(header)
-    if extra > 0:
-        return TableRow(number, cells, f"{extra} more cells than the header has names")
+    return TableRow(number, cells, _record_problem(header, record))
+
+
+def _record_problem(header: tuple[str, ...], record: list[str]) -> str:
+    # Programs end rows and headers with commas, together or not.
+    num_names = max((i for i, name in enumerate(header, 1) if name), default=0)
+    num_cells = max((i for i, cell in enumerate(record, 1) if cell.strip()), default=0)
+    if num_cells > len(header):
+        return f"{num_cells - len(header)} more cells than the header has names"
     # Such as the last row of a file that was cut short.
-    problem = f"{-extra} fewer cells than the header has names" if extra < 0 else ""
-    return TableRow(number, cells, problem)
+    if len(record) < num_names:
+        return f"{num_names - len(record)} fewer cells than the header has names"
+    return ""
 
 
 def _read_json_lines(path: Path, text: io.TextIOWrapper, wanted: Collection[str] | None) -> Table:

@@ -80,6 +80,7 @@ class RowBuilder(tfds.core.GeneratorBasedBuilder):
         on_beam: read on the runner given to `download_and_prepare` rather than in threads.
         cache: where images are kept until the build is finished; nowhere if None.
         rejected: the rows left out so far; complete after `download_and_prepare`.
+        left_out: what was left out on purpose, which `max_rejected` does not count.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -99,6 +100,7 @@ class RowBuilder(tfds.core.GeneratorBasedBuilder):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.rejected: list[Rejection] = []
+        self.left_out: Sequence[Rejection] = ()
         self._num_rows = 0
 
     @abc.abstractmethod
@@ -120,9 +122,12 @@ class RowBuilder(tfds.core.GeneratorBasedBuilder):
         return self.PUBLISHED
 
     def write_rejected(self, path: epath.Path) -> None:
-        """Writes the rows left out as a CSV: row, path, reason."""
+        """Writes what is left out as a CSV: row, path, reason."""
         table = io.StringIO(newline="")
-        listed = sorted(self.rejected, key=lambda r: (not isinstance(r.row, int), r.row, r.path))
+        listed = sorted(
+            [*self.rejected, *self.left_out],
+            key=lambda r: (not isinstance(r.row, int), r.row, r.path),
+        )
         csv.writer(table, lineterminator="\n").writerows([Rejection._fields, *listed])
         path.write_text(table.getvalue())
 
@@ -148,7 +153,8 @@ class RowBuilder(tfds.core.GeneratorBasedBuilder):
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
         source = self.read_source(dl_manager)
-        self.rejected, self._num_rows = list(source.rejected), source.num_rows
+        self.rejected, self.left_out = list(source.rejected), source.left_out
+        self._num_rows = source.num_rows
         self._check_rejected()
         self.info.metadata["listed"] = count_listed(source, self.label_names)
         studies = _with_views(source.studies, self.builder_config.views)
@@ -208,6 +214,10 @@ class RowBuilder(tfds.core.GeneratorBasedBuilder):
                 f"{len(self.rejected)} of {self._num_rows} rows were rejected "
                 f"({share:.1%}, more than the {self.max_rejected:.1%} allowed)"
             )
+
+
+def _by_row(rejection: Rejection) -> tuple[bool, int | str, str]:
+    return not isinstance(rejection.row, int), rejection.row, rejection.path
 
 
 def count_listed(source: Source, label_names: Sequence[str]) -> dict[str, int]:

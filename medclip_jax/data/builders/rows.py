@@ -90,12 +90,14 @@ class Source(NamedTuple):
         studies: the rows of each study, in the source's order.
         rejected: rows and files that are left out already.
         num_rows: all rows, those left out too.
+        left_out: what is left out on purpose and does not count as rejected, but is listed with it.
     """
 
     root: Path
     studies: list[list[Row]]
     rejected: list[Rejection]
     num_rows: int
+    left_out: Sequence[Rejection] = ()
 
 
 def checked_source(

@@ -5,7 +5,6 @@ import functools
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import tensorflow_datasets as tfds
 
@@ -127,9 +126,9 @@ class Builder(RowBuilder):
         parse_labels = functools.partial(
             label_values,
             uncertain=uncertain_values(config.uncertain),
-            blank=_chosen("blank", config.blank, _BLANK),
+            blank=_BLANK[config.blank],
         )
-        section = _chosen("labels", config.labels, _LABELS)
+        section = _LABELS[config.labels]
         wanted = parse_class_lists(config.class_lists)
         folder = tables.find_folder(manual)
         plus = _read_plus(manual, needed=bool(section))
@@ -151,12 +150,6 @@ class Builder(RowBuilder):
         if config.views != "none":  # the test set has no texts
             rows += tables.test_rows(manual, parse_labels)
         return self.checked(manual, rows)
-
-
-def _chosen(option_name: str, value: str, choices: Mapping[str, Any]) -> Any:
-    if value not in choices:
-        raise UserError(f"{option_name} must be one of {', '.join(choices)}, not {value!r}")
-    return choices[value]
 
 
 def _read_plus(manual: Path, needed: bool) -> chexpert_plus.ChexpertPlus:

@@ -3,12 +3,13 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import tensorflow_datasets as tfds
 
 from medclip_jax.data.builders.row_builder import RowBuilder, RowConfig, option
 from medclip_jax.data.builders.rows import Rejection, Row, RunLengthMask, Source, hash_split
-from medclip_jax.data.builders.siim_pneumothorax.split_lists import Listed, read_split_lists
+from medclip_jax.data.builders.split_lists import find_split_lists, given_path, read_split_lists
 from medclip_jax.data.table import TableRow, read_table
 from medclip_jax.errors import UserError
 
@@ -26,6 +27,9 @@ _IMAGE_FOLDERS = (
     "test",
 )
 _NO_PNEUMOTHORAX = "-1"
+# The lists of MRM and MaCo name some images twice, as if the rows of the table had been divided and
+# not its images. The images that others report on stay, and are not trained on.
+_SPLITS_BY_WEIGHT = ("test", "validation", "train")
 _ORIGINAL_SHAPE = (1024, 1024)  # pixels of all images as the competition gave them
 
 
@@ -40,6 +44,13 @@ class SiimConfig(RowConfig):
             "MaCo) or train.txt, val.txt, test.txt (BenchX); default: by a hash of the image"
         ),
     )
+
+
+class Listed(NamedTuple):
+    """An image's split, and all lists that name the image, the one that counts first."""
+
+    split: str
+    files: tuple[str, ...]
 
 
 class Builder(RowBuilder):
@@ -86,7 +97,7 @@ class Builder(RowBuilder):
         files = _image_files(root, image_ids)
         images, rejected = _read_images(table)
         known = images.keys() | {rejection.path for rejection in rejected}
-        lists = self._lists(image_ids)
+        lists = self._lists(root, image_ids)
         rows = [
             _row(image_id, files.get(image_id, ""), parts, lists)
             for image_id, parts in images.items()
@@ -105,12 +116,22 @@ class Builder(RowBuilder):
         ]
         return self.checked(root, [*rows, *rejected, *bad_names, *unknown, *orphans])
 
-    def _lists(self, image_ids: Mapping[str, str]) -> dict[str, Listed] | None:
+    def _lists(self, root: Path, image_ids: Mapping[str, str]) -> dict[str, Listed] | None:
         """The lists of the option by image id; None without the option."""
         if not self.builder_config.lists:
             return None
-        lists = read_split_lists(Path(self.builder_config.lists))
-        return {image_ids.get(name, name): listed for name, listed in lists.items()}
+        lists = find_split_lists(given_path(root, self.builder_config.lists))
+        files: dict[str, dict[str, str]] = {}
+        for split in _SPLITS_BY_WEIGHT:
+            for line in read_split_lists({split: lists[split]}):
+                name = _image_name(line.name)
+                files.setdefault(image_ids.get(name, name), {})[split] = lists[split].name
+        return {name: Listed(next(iter(own)), tuple(own.values())) for name, own in files.items()}
+
+
+def _image_name(path: str) -> str:
+    # Names are full of dots, so only what is known to be a suffix may be cut off.
+    return path.rpartition("/")[2].removesuffix(".png").removesuffix(".dcm")
 
 
 def _read_image_ids(root: Path) -> tuple[dict[str, str], list[Rejection]]:

@@ -314,7 +314,7 @@ def test_files_that_cannot_be_used(tmp_path: Path, spoil, message: str) -> None:
 
 def test_a_missing_folder_of_lists(tmp_path: Path) -> None:
     write_images(tmp_path)
-    with pytest.raises(UserError, match="no list of the test images"):
+    with pytest.raises(UserError, match="none: no such file or folder, neither here nor in"):
         prepare(tmp_path, "siim_pneumothorax/x", options={"lists": str(tmp_path / "none")})
 
 

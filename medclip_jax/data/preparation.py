@@ -2,9 +2,9 @@
 
 import contextlib
 import fcntl
+import io
 import json
 import sqlite3
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -83,9 +83,8 @@ def compare_counts(listed: Mapping[str, int], published: Mapping[str, int]) -> l
 def _run(
     builder: tfds.core.DatasetBuilder, download: tfds.download.DownloadConfig, folder: epath.Path
 ) -> None:
-    tfds.disable_progress_bar()  # ours knows how many studies there are
-    # Where TFDS tells what it does; standard output has what the set holds.
-    with _errors_in_a_line(folder), contextlib.redirect_stdout(sys.stderr):
+    # TFDS tells that it begins and ends, which the summary says too.
+    with _errors_in_a_line(folder), contextlib.redirect_stdout(io.StringIO()):
         builder.download_and_prepare(download_config=download)
 
 

@@ -161,6 +161,7 @@ class RowBuilder(tfds.core.GeneratorBasedBuilder):
         splits = sorted({rows[0].split for rows in studies}, key=split_order)
         if not splits:
             raise UserError(f"{source.root}: no study is left that can be used")
+        tfds.disable_progress_bar()  # from here on; ours knows how many studies there are
         generate = self._examples_on_beam if self.on_beam else self._generate_examples
         return {
             split: generate(split, [rows for rows in studies if rows[0].split == split], source)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from support.source_tree import TrueStudy, write_image
+from support.source_tree import TrueStudy, read_rejected, write_image
 
 from medclip_jax.data import datasets
 from medclip_jax.data.build import build
@@ -103,8 +103,7 @@ class MadeSet:
 
     def rejected(self) -> list[list[str]]:
         """The rows of rejected.csv without its header."""
-        with (self.data / self.name / "rejected.csv").open() as file:
-            return list(csv.reader(file))[1:]
+        return [list(row.values()) for row in read_rejected(self.name, self.data)]
 
     def edit(self, table: str, change: Callable[[list[dict[str, str]]], object]) -> None:
         """Lets `change` change the rows of a table."""

@@ -1,13 +1,12 @@
 """A made-up ChestX-ray14 in the layout of its distribution."""
 
-import csv
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from support.source_tree import TrueStudy, write_image
+from support.source_tree import TrueStudy, read_back, read_rejected, write_image
 
-from medclip_jax.data import build, datasets
+from medclip_jax.data import build
 from medclip_jax.data.studies import Study
 
 NAME = "nih_chestxray14"
@@ -101,18 +100,12 @@ def build_tree(folder: Path, config: str = "default", **arguments) -> dict[str, 
 
 def prepared(folder: Path, config: str = "default", name: str = NAME) -> list[tuple[str, Study]]:
     """The studies in `sets` with their splits."""
-    name, data_dir = f"{name}/{config}", folder / "sets"
-    return [
-        (split, study)
-        for split in datasets.split_names(name, data_dir)
-        for study in datasets.open_split(name, split, data_dir)
-    ]
+    return read_back(f"{name}/{config}", folder / "sets")
 
 
 def rejected(folder: Path, config: str = "default", name: str = NAME) -> list[dict[str, str]]:
     """The rows of `rejected.csv`."""
-    with (folder / "sets" / name / config / "rejected.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
+    return read_rejected(f"{name}/{config}", folder / "sets")
 
 
 def edit(path: Path, change: Callable[[list[str]], list[str]]) -> None:

@@ -1,5 +1,6 @@
 """Made-up sets in the layout of real ones: images that tell who they are, and the truth on them."""
 
+import csv
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -57,12 +58,26 @@ def read_level(encoded: bytes) -> int:
     return round(float(np.median(pixels[height // 4 : -height // 4, width // 4 : -width // 4])))
 
 
+def read_back(name: str, data_dir: Path) -> list[tuple[str, Study]]:
+    """The studies of a prepared set, each with its split."""
+    return [
+        (split, study)
+        for split in datasets.split_names(name, data_dir)
+        for study in datasets.open_split(name, split, data_dir)
+    ]
+
+
+def read_rejected(name: str, data_dir: Path) -> list[dict[str, str]]:
+    """The rows of a set's `rejected.csv`; `name` with its config."""
+    with (data_dir / name / "rejected.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
 def assert_prepared(name: str, data_dir: Path, truth: Sequence[TrueStudy]) -> None:
     """Fails unless the prepared set holds exactly these studies, field by field."""
     found = {
         (split, study.patient_id, study.study_id): study
-        for split in datasets.split_names(name, data_dir)
-        for study in datasets.open_split(name, split, data_dir)
+        for split, study in read_back(name, data_dir)
     }
     expected = {(study.split, study.patient_id, study.study_id): study for study in truth}
     assert found.keys() == expected.keys()

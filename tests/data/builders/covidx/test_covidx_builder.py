@@ -1,13 +1,12 @@
 """The `covidx` builder, on made-up trees in the layout of COVID-Net's lists."""
 
-import csv
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 from support import covidx_tree
 from support.builder_case import BuilderCase
-from support.source_tree import assert_prepared, write_image
+from support.source_tree import assert_prepared, read_back, read_rejected, write_image
 
 from medclip_jax.data import build, datasets
 from medclip_jax.data.builders.covidx import covidx_dataset_builder
@@ -39,16 +38,11 @@ def build_set(folder: Path, name: str = "v9a") -> str:
 
 
 def studies(folder: Path, name: str = "v9a") -> dict[str, Study]:
-    return {
-        study.study_id: study
-        for split in datasets.split_names(f"covidx/{name}", folder / "sets")
-        for study in datasets.open_split(f"covidx/{name}", split, folder / "sets")
-    }
+    return {study.study_id: study for _, study in read_back(f"covidx/{name}", folder / "sets")}
 
 
 def rejections(folder: Path) -> list[dict[str, str]]:
-    with (folder / "sets" / "covidx" / "v9a" / "rejected.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
+    return read_rejected("covidx/v9a", folder / "sets")
 
 
 def test_a_tree_of_500_studies(tmp_path: Path) -> None:

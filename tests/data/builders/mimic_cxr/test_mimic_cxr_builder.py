@@ -17,9 +17,9 @@ from support.mimic_cxr_tree import (
     write_csv,
     write_tree,
 )
-from support.source_tree import TrueStudy, assert_prepared
+from support.source_tree import TrueStudy, assert_prepared, read_back, read_rejected
 
-from medclip_jax.data import build, datasets
+from medclip_jax.data import build
 from medclip_jax.data.builders.mimic_cxr.mimic_cxr_dataset_builder import Builder
 from medclip_jax.data.chexpert_labels import CHEXPERT_LABELS
 from medclip_jax.data.studies import Study
@@ -43,18 +43,13 @@ def prepare(folder: Path, config: str = "default", **arguments: object) -> str:
 
 
 def studies(folder: Path, config: str = "default") -> dict[str, Study]:
-    name, sets = f"mimic_cxr/{config}", folder.parent / "sets"
-    return {
-        study.study_id: study
-        for split in datasets.split_names(name, sets)
-        for study in datasets.open_split(name, split, sets)
-    }
+    found = read_back(f"mimic_cxr/{config}", folder.parent / "sets")
+    return {study.study_id: study for _, study in found}
 
 
 def rejected(folder: Path) -> list[list[str]]:
-    path = folder.parent / "sets" / "mimic_cxr" / "default" / "rejected.csv"
-    with path.open(newline="") as file:
-        return list(csv.reader(file))[1:]
+    rows = read_rejected("mimic_cxr/default", folder.parent / "sets")
+    return [list(row.values()) for row in rows]
 
 
 def check(folder: Path, truth: list[TrueStudy], config: str = "default") -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from support.mimic_cxr_tree import METADATA, RECORDS, SPLIT, rewrite, write_tree
-from support.source_tree import TrueStudy, assert_prepared
+from support.source_tree import TrueStudy, assert_prepared, read_rejected
 
 from medclip_jax.data import build, datasets
 from medclip_jax.errors import UserError
@@ -32,9 +32,8 @@ def prepare(folder: Path, max_rejected: float = 0.2) -> str:
 
 
 def rejected(folder: Path) -> list[list[str]]:
-    path = folder.parent / "sets" / "mimic_cxr" / "default" / "rejected.csv"
-    with path.open(newline="") as file:
-        return list(csv.reader(file))[1:]
+    rows = read_rejected("mimic_cxr/default", folder.parent / "sets")
+    return [list(row.values()) for row in rows]
 
 
 def table(folder: Path, kind: str, version: str = "2.0.0") -> Path:

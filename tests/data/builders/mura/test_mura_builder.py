@@ -1,6 +1,5 @@
 """The `mura` builder, on made-up trees in the layout of MURA v1.1."""
 
-import csv
 import shutil
 import zipfile
 from collections.abc import Callable
@@ -9,9 +8,9 @@ from pathlib import Path
 import pytest
 from support import mura_tree
 from support.builder_case import BuilderCase
-from support.source_tree import assert_prepared, write_image
+from support.source_tree import assert_prepared, read_back, read_rejected, write_image
 
-from medclip_jax.data import build, datasets
+from medclip_jax.data import build
 from medclip_jax.data.builders.mura import mura_dataset_builder
 from medclip_jax.data.studies import Study
 from medclip_jax.errors import UserError
@@ -49,14 +48,12 @@ def build_set(folder: Path, name: str = "mura", **options: object) -> str:
 def studies(folder: Path, name: str = "mura/default") -> dict[str, Study]:
     return {
         f"{split} {study.patient_id} {study.study_id}": study
-        for split in datasets.split_names(name, folder / "sets")
-        for study in datasets.open_split(name, split, folder / "sets")
+        for split, study in read_back(name, folder / "sets")
     }
 
 
 def rejections(folder: Path) -> list[dict[str, str]]:
-    with (folder / "sets" / "mura" / "default" / "rejected.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
+    return read_rejected("mura/default", folder / "sets")
 
 
 def test_a_tree_of_500_studies(tmp_path: Path) -> None:

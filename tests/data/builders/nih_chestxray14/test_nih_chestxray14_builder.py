@@ -242,7 +242,7 @@ def test_ages_are_whole_years_however_they_are_written(years: int, months: int) 
 def test_other_ages_are_unknown(text: str) -> None:
     age = age_in_years(text)
     assert age == "" or 0 <= int(age) <= 120
-    if text.strip().isdecimal() and int(text) > 120:
+    if text.strip().isdecimal() and int(text.strip()) > 120:
         assert age == ""
 
 

@@ -1,6 +1,5 @@
 """The `openi` builder: on a small tree in the collection's layout, and on the real archive."""
 
-import csv
 import functools
 import tarfile
 import threading
@@ -13,9 +12,9 @@ import numpy as np
 import pytest
 from support.builder_case import BuilderCase
 from support.real_data import real
-from support.source_tree import read_level, write_image
+from support.source_tree import read_back, read_level, read_rejected, write_image
 
-from medclip_jax.data import build, datasets
+from medclip_jax.data import build
 from medclip_jax.data.builders.openi import openi_dataset_builder
 from medclip_jax.data.builders.openi.mesh_labels import mesh_labels
 from medclip_jax.data.chexpert_labels import CHEXPERT_LABELS
@@ -82,16 +81,7 @@ def build_openi(folder: Path, name: str = "openi", **options: object) -> str:
 
 
 def studies(folder: Path, name: str = "openi") -> dict[str, Study]:
-    return {
-        study.study_id: study
-        for split in datasets.split_names(name, folder / "sets")
-        for study in datasets.open_split(name, split, folder / "sets")
-    }
-
-
-def rejections(folder: Path) -> list[list[str]]:
-    with (folder / "sets" / "openi" / "default" / "rejected.csv").open(newline="") as file:
-        return sorted(row[1:] for row in csv.reader(file))[:-1]
+    return {study.study_id: study for _, study in read_back(name, folder / "sets")}
 
 
 def test_studies_hold_their_images_and_report(tmp_path: Path) -> None:
@@ -177,8 +167,8 @@ def test_what_cannot_be_used_is_listed(tmp_path: Path) -> None:
     (png / "CXR2_IM-0001-1001.png").write_bytes(b"")
     write_image(png / "CXR99_IM-0001-1001.png", 7)
     build_openi(tmp_path, max_rejected=0.5)
-    reasons = dict(rejections(tmp_path))
-    assert {path: reason.split(" (")[0] for path, reason in reasons.items()} == {
+    rejected = read_rejected("openi/default", tmp_path / "sets")
+    assert {row["path"]: row["reason"].split(" (")[0] for row in rejected} == {
         "CXR1_IM-0001-1001.png": "no such file",
         "CXR2_IM-0001-1001.png": "not a readable image",
         "CXR99_IM-0001-1001.png": "no report names this image",

@@ -1,6 +1,5 @@
 """The `siim_pneumothorax` builder on made-up trees, whole and spoilt."""
 
-import csv
 import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -9,9 +8,9 @@ import numpy as np
 import pytest
 from support import siim_pneumothorax_tree as tree
 from support.builder_case import BuilderCase
-from support.source_tree import TrueStudy, assert_prepared, write_image
+from support.source_tree import TrueStudy, assert_prepared, read_back, read_rejected, write_image
 
-from medclip_jax.data import datasets, images
+from medclip_jax.data import images
 from medclip_jax.data.build import build
 from medclip_jax.data.builders.siim_pneumothorax import siim_pneumothorax_dataset_builder
 from medclip_jax.data.studies import Study
@@ -57,16 +56,11 @@ def assert_built(source: Path, truth: Sequence[TrueStudy], name: str = NAME) -> 
 
 
 def studies(source: Path, name: str = NAME) -> dict[str, Study]:
-    return {
-        study.study_id: study
-        for split in datasets.split_names(name, source / "sets")
-        for study in datasets.open_split(name, split, source / "sets")
-    }
+    return {study.study_id: study for _, study in read_back(name, source / "sets")}
 
 
 def rejections(source: Path, name: str = NAME) -> list[tuple[str, str, str]]:
-    with (source / "sets" / name / "rejected.csv").open(newline="") as file:
-        return [tuple(row) for row in csv.reader(file)][1:]
+    return [tuple(row.values()) for row in read_rejected(name, source / "sets")]
 
 
 def change(path: Path, function: Callable[[str], str]) -> None:

@@ -1,18 +1,18 @@
 """The `vindr_cxr` builder on made-up trees of both releases, whole and spoilt."""
 
-import csv
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from support import vindr_cxr_tree as tree
 from support.builder_case import BuilderCase
-from support.source_tree import assert_prepared, write_image
+from support.source_tree import assert_prepared, read_back, read_rejected, write_image
 
 from medclip_jax.data import datasets
 from medclip_jax.data.build import build
 from medclip_jax.data.builders.vindr_cxr import vindr_cxr_dataset_builder
 from medclip_jax.data.builders.vindr_cxr.readings import KAGGLE_LABELS, PHYSIONET_LABELS
+from medclip_jax.data.studies import Study
 from medclip_jax.errors import UserError
 
 LABELS = "annotations/image_labels_train.csv"
@@ -46,18 +46,13 @@ def prepare(source: Path, config: str = "", **options) -> str:
     return build(name, manual_dir=source, data_dir=source / "sets", **options)
 
 
-def studies(source: Path, config: str = "default") -> dict[str, tuple[str, datasets.Study]]:
-    name = f"vindr_cxr/{config}"
-    return {
-        study.study_id: (split, study)
-        for split in datasets.split_names(name, source / "sets")
-        for study in datasets.open_split(name, split, source / "sets")
-    }
+def studies(source: Path, config: str = "default") -> dict[str, tuple[str, Study]]:
+    found = read_back(f"vindr_cxr/{config}", source / "sets")
+    return {study.study_id: (split, study) for split, study in found}
 
 
 def rejections(source: Path, config: str = "default") -> list[dict[str, str]]:
-    with (source / "sets" / "vindr_cxr" / config / "rejected.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
+    return read_rejected(f"vindr_cxr/{config}", source / "sets")
 
 
 def change(path: Path, function: Callable[[str], str]) -> None:

@@ -121,14 +121,13 @@ def _texts(field: Any) -> list[str]:
 
 def study_features(num_labels: int) -> tfds.features.FeaturesDict:
     """The TFDS features of one study with `num_labels` labels."""
-    text = tfds.features.Text()
+    text, encoded = tfds.features.Text(), tfds.features.Scalar(np.object_)
     return tfds.features.FeaturesDict(
         {
             "study_id": text,
             "patient_id": text,
-            "images": tfds.features.Sequence(
-                tfds.features.Image(shape=(None, None, 1), encoding_format="jpeg")
-            ),
+            # Encoded files, because tf.data cannot stack images of different sizes.
+            "images": tfds.features.Sequence(encoded),
             "views": tfds.features.Sequence(text),
             "report": text,
             "labels": tfds.features.Tensor(shape=(num_labels,), dtype=np.float32),
@@ -143,7 +142,7 @@ def study_features(num_labels: int) -> tfds.features.FeaturesDict:
                 {
                     "image": np.int32,
                     "label": np.int32,
-                    "mask": tfds.features.Image(shape=(None, None, 1), encoding_format="png"),
+                    "mask": encoded,
                 }
             ),
             "attributes": tfds.features.Sequence({"name": text, "value": text}),

@@ -22,6 +22,9 @@ class BuilderCase(tfds.testing.DatasetBuilderTestCase):
         """Writes the set's files as they are distributed."""
         raise NotImplementedError
 
+    def _make_builder(self, config=None):
+        return self.dataset_class(data_dir=self.tmp_dir, config=config, file_format="array_record")
+
     @classmethod
     def setUpClass(cls) -> None:
         cls._folder = tempfile.TemporaryDirectory()

@@ -19,6 +19,7 @@ from etils import epath
 
 from medclip_jax.data.builders.image_cache import ImageCache
 from medclip_jax.data.builders.rows import Rejection, Row, Source, checked_source, split_order
+from medclip_jax.data.builders.study_builder import StudyBuilder
 from medclip_jax.data.builders.study_reader import StudyReader, store_image
 from medclip_jax.data.studies import study_info
 from medclip_jax.errors import UserError
@@ -63,7 +64,7 @@ class RowConfig(tfds.core.BuilderConfig):
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.metadata}
 
 
-class RowBuilder(tfds.core.GeneratorBasedBuilder):
+class RowBuilder(StudyBuilder):
     """Reads a set's rows in threads, or on Apache Beam, and writes one example a study.
 
     A subclass says where the rows are (`read_source`) and what is known of the set.

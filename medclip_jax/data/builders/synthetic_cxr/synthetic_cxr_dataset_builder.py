@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
+from medclip_jax.data.builders.study_builder import StudyBuilder
 from medclip_jax.data.builders.synthetic_cxr.findings import LABEL_NAMES, NO_FINDING
 from medclip_jax.data.builders.synthetic_cxr.patients import Visit, sample_visits
 from medclip_jax.data.builders.synthetic_cxr.render import render
@@ -54,7 +55,7 @@ class SyntheticCxrConfig(tfds.core.BuilderConfig):
         }
 
 
-class Builder(tfds.core.GeneratorBasedBuilder):
+class Builder(StudyBuilder):
     """Synthetic chest X-rays with findings, boxes and reports."""
 
     VERSION = tfds.core.Version("1.0.0")

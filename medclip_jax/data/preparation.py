@@ -20,6 +20,7 @@ _FILE_FORMAT = "array_record"
 _SOURCE = "source.json"
 _REJECTED = "rejected.csv"
 _CACHE = "unfinished.sqlite"
+_MOST_WARNINGS = 10
 
 
 def prepare(
@@ -181,7 +182,9 @@ def _notes(builder: tfds.core.DatasetBuilder, folder: epath.Path) -> list[str]:
         return []
     totals = builder.info.metadata
     different = compare_counts(totals["listed"], totals["published"])
-    notes = [f"warning: {line}" for line in different]
+    notes = [f"warning: {line}" for line in different[:_MOST_WARNINGS]]
+    if different[_MOST_WARNINGS:]:
+        notes.append(f"warning: {len(different)} totals differ so; see medclip-jax data info")
     if builder.left_out:
         notes.append(f"{len(builder.left_out)} rows were left out on purpose: {folder / _REJECTED}")
     if builder.rejected:

@@ -1,6 +1,7 @@
 """Manifests as spreadsheets and scripts write them, good and bad."""
 
 import csv
+import gzip
 import io
 import json
 import pathlib
@@ -138,3 +139,58 @@ def test_files_that_are_no_manifest(
 def test_a_missing_file(tmp_path: pathlib.Path) -> None:
     with pytest.raises(UserError, match="cannot be read .No such file"):
         read_table(tmp_path / "missing.csv")
+
+
+def test_packed_tables(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "t.csv.gz"
+    text = 'a,b\n1,2\n"x\r\ny",ü\n'
+    path.write_bytes(gzip.compress(text.encode()))
+    assert [row.cells for row in read_table(path).rows] == [
+        {"a": "1", "b": "2"},
+        {"a": "x\ny", "b": "ü"},
+    ]
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.99])
+def test_a_packed_table_that_is_cut_short(tmp_path: pathlib.Path, share: float) -> None:
+    path = tmp_path / "t.csv.gz"
+    packed = gzip.compress(("a,b\n" + "".join(f"{n},{n * n}\n" for n in range(2000))).encode())
+    path.write_bytes(packed[: round(share * len(packed))])
+    with pytest.raises(UserError, match="t.csv.gz: damaged or cut short; download it again"):
+        read_table(path)
+
+
+def test_a_packed_table_that_is_none(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "t.csv.gz").write_text("a,b\n1,2\n")
+    with pytest.raises(UserError, match="damaged or cut short"):
+        read_table(tmp_path / "t.csv.gz")
+
+
+def test_only_the_columns_asked_for_are_kept(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("c,a,b\n3,1,2\n")
+    table = read_table(path, required=["b"], columns=["a", "missing"])
+    assert table.columns == ("c", "a", "b") and table.rows[0].cells == {"a": "1", "b": "2"}
+    with pytest.raises(UserError, match="no column x, y; its columns are: c, a, b"):
+        read_table(path, required=["x", "a", "y"])
+
+
+@pytest.mark.parametrize(
+    ("row", "problem"),
+    [
+        ("1,2,3", ""),
+        ("1,2,", ""),
+        ("1,2,3,,", ""),  # as programs end rows
+        ("1,2", "1 fewer cells than the header has names"),
+        ("1", "2 fewer cells than the header has names"),
+        ("1,2,3,4", "1 more cells than the header has names"),
+    ],
+)
+@pytest.mark.parametrize("header", ["a,b,c", "a,b,c,"])
+def test_numbers_of_cells(tmp_path: pathlib.Path, header: str, row: str, problem: str) -> None:
+    (tmp_path / "t.csv").write_text(f"{header}\n{row}\n")
+    found = read_table(tmp_path / "t.csv").rows[0].problem
+    if header.endswith(",") and row.endswith("4"):
+        assert found == ""  # of a column without a name
+    else:
+        assert found == problem

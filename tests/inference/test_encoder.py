@@ -2,7 +2,6 @@
 
 import csv
 import dataclasses
-import sys
 from pathlib import Path
 
 import cv2
@@ -173,4 +172,3 @@ def test_stored_images_embed_as_they_are(encoder: Encoder, toy_data: Path) -> No
 def test_an_encoder_is_immutable(encoder: Encoder) -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         encoder.step = 3  # type: ignore[misc]
-    assert "tensorflow" not in sys.modules

@@ -135,6 +135,8 @@ def _one_builder(folder: epath.Path) -> Iterator[None]:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 raise UserError(f"{folder}: another build of this set is running") from error
+            except OSError:
+                pass  # some network disks have no locks
             for left in folder.glob(f"{tfds.core.constants.INCOMPLETE_PREFIX}*"):
                 left.rmtree()
             yield
@@ -144,7 +146,7 @@ def _one_builder(folder: epath.Path) -> Iterator[None]:
 def _errors_in_a_line(folder: epath.Path) -> Iterator[None]:
     try:
         yield
-    except (OSError, sqlite3.OperationalError) as error:
+    except (OSError, sqlite3.Error) as error:
         reason = getattr(error, "strerror", None) or str(error)
         path = getattr(error, "filename", None) or folder
         raise UserError(f"{path}: {reason}; mend that and run the same command again") from error
@@ -181,8 +183,13 @@ def _notes(builder: tfds.core.DatasetBuilder, folder: epath.Path) -> list[str]:
     if not isinstance(builder, RowBuilder):
         return []
     totals = builder.info.metadata
-    different = compare_counts(totals["listed"], totals["published"])
-    notes = [f"warning: {line}" for line in different[:_MOST_WARNINGS]]
+    listed = totals["listed"]
+    notes = [
+        f"the source lists {listed['patients']:,} patients, {listed['studies']:,} studies, "
+        f"{listed['images']:,} images"
+    ]
+    different = compare_counts(listed, totals["published"])
+    notes += [f"warning: {line}" for line in different[:_MOST_WARNINGS]]
     if different[_MOST_WARNINGS:]:
         notes.append(f"warning: {len(different)} totals differ so; see medclip-jax data info")
     if builder.left_out:

@@ -48,7 +48,7 @@ def test_rows_of_a_study_merge(source, write_csv) -> None:
         common | {"image_path": "", "text": "First.", "view": "", "A": "", "B": "", "C": ""},
     ]
     message = build_rows(source, write_csv, rows, label_columns=["A", "B", "C"])
-    assert message.endswith("(studies: train 1)")
+    assert "(studies: train 1)\nthe source lists 1 patients, 1 studies, 2 images" in message
     study = studies(source)["s"]
     assert (study.patient_id, study.report) == ("p", "First.\n\nSecond.")
     assert list(study.views) == ["PA", ""]
@@ -92,7 +92,8 @@ def test_bad_rows_are_counted_and_listed(source, write_csv) -> None:
     rows[7]["image_path"] = "bad.png"
     message = build_rows(source, write_csv, rows, max_rejected=0.3)
     path = source / "sets" / "manifest" / "mine" / "rejected.csv"
-    assert message.endswith(f"(studies: train 7)\n3 rows were rejected: {path}")
+    assert "(studies: train 7)\n" in message
+    assert message.endswith(f"images\n3 rows were rejected: {path}")
     header, *listed = rejections(source)
     assert header == ["row", "path", "reason"]
     assert [row[:2] for row in listed] == [["4", "2.png"], ["6", "missing.png"], ["9", "bad.png"]]

@@ -200,5 +200,12 @@ def test_what_the_cache_gives_is_what_was_stored(source, tmp_path) -> None:
     with pytest.raises(AssertionError, match="read again"):
         again(path, 64)
     again.close()
-    with sqlite3.connect(tmp_path / "cache.sqlite") as connection:
+    with contextlib.closing(sqlite3.connect(tmp_path / "cache.sqlite")) as connection:
         assert connection.execute("SELECT count(*) FROM images").fetchone() == (1,)
+
+
+def test_paths_with_odd_characters(source, tmp_path) -> None:
+    sets = tmp_path / "a ?#%20 ü"
+    build_mine(source, sets)
+    assert len(records(sets)) == NUM_IMAGES
+    assert {path.name for path in sets.parent.iterdir()} == {"source", sets.name}

@@ -2,6 +2,7 @@
 
 import sqlite3
 import threading
+import urllib.parse
 from collections.abc import Callable
 from pathlib import Path
 
@@ -30,7 +31,8 @@ class ImageCache:
         try:
             self._connection = self._connect()
         except sqlite3.DatabaseError:  # damaged: begin anew
-            path.unlink()
+            for part in path.parent.glob(f"{path.name}*"):
+                part.unlink()
             self._connection = self._connect()
 
     def __call__(self, path: Path, image_size: int) -> StoredImage:
@@ -59,15 +61,16 @@ class ImageCache:
         """Closes the file and leaves it for the next build."""
         self._connection.close()
 
-    def remove(self) -> None:
-        """Closes the file and removes it."""
-        self.close()
-        self._path.unlink(missing_ok=True)
-
     def _connect(self) -> sqlite3.Connection:
-        # Autocommit. In this mode what was written outlives the process, if not a power cut.
-        connection = sqlite3.connect(self._path, check_same_thread=False, isolation_level=None)
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = NORMAL")
+        # Without locks and shared memory, which network disks often lack; one build at a time has
+        # the folder. With autocommit: what was written outlives the process, if not a power cut.
+        connection = sqlite3.connect(
+            f"file:{urllib.parse.quote(str(self._path))}?nolock=1",
+            uri=True,
+            check_same_thread=False,
+            isolation_level=None,
+        )
+        connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+        connection.execute("PRAGMA synchronous = OFF")
         connection.execute(_SCHEMA)
         return connection

@@ -231,10 +231,10 @@ def count_listed(source: Source, label_names: Sequence[str]) -> dict[str, int]:
     counts["patients"] = len({rows[0].patient_id for rows in source.studies})
     for rows in source.studies:
         split = rows[0].split
-        num_images = sum(bool(row.image_path) for row in rows)
+        views = {row.image_path: row.view for row in rows if row.image_path}
         counts.update({"studies": 1, f"{split} studies": 1})
-        counts.update({"images": num_images, f"{split} images": num_images})
-        counts.update(f"images {row.view or 'of unknown view'}" for row in rows if row.image_path)
+        counts.update({"images": len(views), f"{split} images": len(views)})
+        counts.update(f"images {view or 'of unknown view'}" for view in views.values())
         counts.update({label_names[i] for row in rows for i, v in enumerate(row.labels) if v == 1})
     return dict(counts)
 

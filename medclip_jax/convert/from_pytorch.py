@@ -102,7 +102,7 @@ TORCHVISION_RESNET = NameTable(
             "",
         ),
     ),
-    left_out=("fc.*", "*.num_batches_tracked"),
+    left_out=("fc.*", "classifier.*", "*.num_batches_tracked"),
     first_convolution="conv1.weight",
 )
 
@@ -187,6 +187,17 @@ def resnet_from_torchvision(
     return _convert(state_dict, TORCHVISION_RESNET, channels)
 
 
+def resnet_from_huggingface(
+    state_dict: Mapping[str, np.ndarray], *, channels: int
+) -> dict[str, Any]:
+    """As `resnet_from_torchvision`, from a checkpoint file of `ResNetModel`."""
+    return _convert(
+        {_torchvision_name(name): array for name, array in state_dict.items()},
+        TORCHVISION_RESNET,
+        channels,
+    )
+
+
 def vit_from_timm(state_dict: Mapping[str, np.ndarray], *, channels: int) -> dict[str, Any]:
     """The params of a `VisionTransformer` from a timm one's state dict; see the ResNet's."""
     return _convert(state_dict, TIMM_VIT, channels)
@@ -212,6 +223,32 @@ def bert_from_huggingface(state_dict: Mapping[str, np.ndarray]) -> dict[str, Any
         for name, array in state_dict.items()
     }
     return _convert(renamed, HUGGINGFACE_BERT)
+
+
+def _torchvision_name(name: str) -> str:
+    """Torchvision's name of an array of Hugging Face's `ResNetModel`, which counts from 0.
+
+    >>> _torchvision_name("resnet.encoder.stages.0.layers.1.layer.0.convolution.weight")
+    'layer1.1.conv1.weight'
+    """
+    name = name.removeprefix("resnet.")
+    stem = re.fullmatch(r"embedder\.embedder\.(convolution|normalization)\.(\w+)", name)
+    if stem:
+        return f"{'conv1' if stem[1] == 'convolution' else 'bn1'}.{stem[2]}"
+    layer = re.fullmatch(
+        r"encoder\.stages\.(\d+)\.layers\.(\d+)\."
+        r"(?:shortcut|layer\.(\d+))\.(convolution|normalization)\.(\w+)",
+        name,
+    )
+    if layer is None:
+        return name
+    stage, block, number, kind, array = layer.groups()
+    is_convolution = kind == "convolution"
+    if number is None:
+        place = f"downsample.{0 if is_convolution else 1}"
+    else:
+        place = f"{'conv' if is_convolution else 'bn'}{int(number) + 1}"
+    return f"layer{int(stage) + 1}.{block}.{place}.{array}"
 
 
 def translate_name(name: str, source: str, target: str) -> str | None:

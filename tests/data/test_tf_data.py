@@ -5,11 +5,17 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from support.builder_case import WITH_TENSORFLOW
 
 from medclip_jax.data import build, images
 from medclip_jax.data.builders.manifest.manifest_dataset_builder import Builder, ManifestConfig
 
-tf = pytest.importorskip("tensorflow")
+if not WITH_TENSORFLOW:
+    pytest.skip("run by test_with_tensorflow.py", allow_module_level=True)
+
+import tensorflow as tf  # noqa: E402
+
+pytestmark = pytest.mark.tensorflow
 
 
 @pytest.fixture

@@ -1,13 +1,30 @@
-"""TFDS's own tests of a builder, on files that the test makes."""
+"""TFDS's own tests of a builder, on files that the test makes.
 
+They need TensorFlow, which crashes beside PyTorch's Triton in one process. So they have a process
+of their own, which `tests/data/test_with_tensorflow.py` starts; elsewhere these classes hold no
+test.
+"""
+
+import os
 import tempfile
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
-import tensorflow_datasets as tfds
+import pytest
+
+WITH_TENSORFLOW = os.environ.get("MEDCLIP_JAX_TESTS_WITH_TENSORFLOW") == "1"
 
 
-class BuilderCase(tfds.testing.DatasetBuilderTestCase):
+def _base() -> Any:
+    if not WITH_TENSORFLOW:
+        return object
+    import tensorflow_datasets as tfds
+
+    return tfds.testing.DatasetBuilderTestCase
+
+
+@pytest.mark.tensorflow
+class BuilderCase(_base()):
     """Runs `DatasetBuilderTestCase` on the tree that `write_source` makes.
 
     A subclass sets DATASET_CLASS and SPLITS (studies a split), and BUILDER_CONFIG_NAMES_TO_TEST if
@@ -38,5 +55,5 @@ class BuilderCase(tfds.testing.DatasetBuilderTestCase):
         cls._folder.cleanup()
 
 
-# pytest collects every test case that it finds, and these two have no set of their own.
+# pytest collects every test case that it finds, and this one has no set of its own.
 BuilderCase.__test__ = False

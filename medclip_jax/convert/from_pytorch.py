@@ -1,174 +1,23 @@
-"""PyTorch state dicts, as NumPy arrays, to the parameters of our encoders.
-
-The correspondence of names is data: a `NameTable` for each family of checkpoints, read here from
-PyTorch's side to ours and as readily the other way (`translate_name` takes the two patterns in
-either order, `NameRow.axes` is a permutation).
-"""
+"""PyTorch state dicts, as NumPy arrays, to the parameters of our encoders."""
 
 import fnmatch
 import re
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
+from medclip_jax.convert.name_tables import (
+    HUGGINGFACE_BERT,
+    HUGGINGFACE_VIT,
+    TIMM_VIT,
+    TORCHVISION_RESNET,
+    UNCHANGED,
+    NameRow,
+    NameTable,
+    translate_name,
+)
 from medclip_jax.errors import UserError
-
-LINEAR = (1, 0)  # [out, in] to [in, out]
-CONVOLUTION = (2, 3, 1, 0)  # [out, in, height, width] to [height, width, in, out]
-UNCHANGED = None
-
-
-class NameRow(NamedTuple):
-    """A PyTorch array and the one or more of ours that hold it.
-
-    Attributes:
-        torch_name: the key in the state dict; "{layer}" and the like stand for a number.
-        paths: where our arrays lie, with the same placeholders. If there are several, they are
-            equal parts of PyTorch's array along its first axis, in order.
-        axes: how the axes of each part are permuted from PyTorch's to ours.
-    """
-
-    torch_name: str
-    paths: tuple[str, ...]
-    axes: tuple[int, ...] | None = UNCHANGED
-
-
-class NameTable(NamedTuple):
-    """All arrays of one family of checkpoints.
-
-    Attributes:
-        family: its name, for messages.
-        rows: the arrays that are converted.
-        left_out: glob patterns of the keys that our encoders have no place for.
-        prefix: what precedes each key in a model with heads.
-        first_convolution: the key of the kernel that sees the image's channels, if there is one.
-    """
-
-    family: str
-    rows: tuple[NameRow, ...]
-    left_out: tuple[str, ...]
-    prefix: str = ""
-    first_convolution: str | None = None
-
-
-def _affine(
-    torch_name: str, *paths: str, axes: tuple[int, ...] = LINEAR
-) -> tuple[NameRow, NameRow]:
-    """The rows of a layer with a kernel and a bias."""
-    return (
-        NameRow(f"{torch_name}.weight", tuple(f"{path}/kernel" for path in paths), axes),
-        NameRow(f"{torch_name}.bias", tuple(f"{path}/bias" for path in paths)),
-    )
-
-
-def _layer_norm(torch_name: str, path: str) -> tuple[NameRow, NameRow]:
-    return (
-        NameRow(f"{torch_name}.weight", (f"{path}/scale",)),
-        NameRow(f"{torch_name}.bias", (f"{path}/bias",)),
-    )
-
-
-def _convolution_and_norm(convolution: str, norm: str, block: str, suffix: str) -> list[NameRow]:
-    """The rows of a ResNet's convolution and of the batch norm that follows it."""
-    kernel = f"params/{block}conv{suffix}/kernel"
-    return [
-        NameRow(f"{convolution}.weight", (kernel,), CONVOLUTION),
-        NameRow(f"{norm}.weight", (f"params/{block}norm{suffix}/scale",)),
-        NameRow(f"{norm}.bias", (f"params/{block}norm{suffix}/bias",)),
-        NameRow(f"{norm}.running_mean", (f"batch_stats/{block}norm{suffix}/mean",)),
-        NameRow(f"{norm}.running_var", (f"batch_stats/{block}norm{suffix}/var",)),
-    ]
-
-
-_BLOCK = "layer{stage}.{block}"
-_ATTENTION = "layer_{layer}/attention"
-_QUERY_KEY_VALUE = tuple(f"{_ATTENTION}/{name}" for name in ("query", "key", "value"))
-
-TORCHVISION_RESNET = NameTable(
-    family="torchvision ResNet",
-    rows=(
-        *_convolution_and_norm("conv1", "bn1", "stem_", ""),
-        *_convolution_and_norm(
-            f"{_BLOCK}.conv{{number}}",
-            f"{_BLOCK}.bn{{number}}",
-            "stage{stage}_block{block}/",
-            "{number}",
-        ),
-        *_convolution_and_norm(
-            f"{_BLOCK}.downsample.0",
-            f"{_BLOCK}.downsample.1",
-            "stage{stage}_block{block}/shortcut_",
-            "",
-        ),
-    ),
-    left_out=("fc.*", "classifier.*", "*.num_batches_tracked"),
-    first_convolution="conv1.weight",
-)
-
-_ENCODER_LAYER = "encoder.layer.{layer}"
-
-HUGGINGFACE_BERT = NameTable(
-    family="Hugging Face BERT",
-    rows=(
-        *(
-            NameRow(f"embeddings.{name}.weight", (f"embeddings/{name}/embedding",))
-            for name in ("word_embeddings", "position_embeddings", "token_type_embeddings")
-        ),
-        *_layer_norm("embeddings.LayerNorm", "embeddings/norm"),
-        *_affine(f"{_ENCODER_LAYER}.attention.self.query", f"{_ATTENTION}/query"),
-        *_affine(f"{_ENCODER_LAYER}.attention.self.key", f"{_ATTENTION}/key"),
-        *_affine(f"{_ENCODER_LAYER}.attention.self.value", f"{_ATTENTION}/value"),
-        *_affine(f"{_ENCODER_LAYER}.attention.output.dense", f"{_ATTENTION}/output"),
-        *_layer_norm(
-            f"{_ENCODER_LAYER}.attention.output.LayerNorm", "layer_{layer}/attention_norm"
-        ),
-        *_affine(f"{_ENCODER_LAYER}.intermediate.dense", "layer_{layer}/mlp/hidden"),
-        *_affine(f"{_ENCODER_LAYER}.output.dense", "layer_{layer}/mlp/output"),
-        *_layer_norm(f"{_ENCODER_LAYER}.output.LayerNorm", "layer_{layer}/mlp_norm"),
-    ),
-    left_out=("pooler.*", "cls.*", "embeddings.position_ids"),
-    prefix="bert.",
-)
-
-TIMM_VIT = NameTable(
-    family="timm vision transformer",
-    rows=(
-        NameRow("cls_token", ("cls_token",)),
-        NameRow("pos_embed", ("position_embedding",)),
-        *_affine("patch_embed.proj", "patch_embedding", axes=CONVOLUTION),
-        *_layer_norm("blocks.{layer}.norm1", "layer_{layer}/attention_norm"),
-        *_affine("blocks.{layer}.attn.qkv", *_QUERY_KEY_VALUE),
-        *_affine("blocks.{layer}.attn.proj", f"{_ATTENTION}/output"),
-        *_layer_norm("blocks.{layer}.norm2", "layer_{layer}/mlp_norm"),
-        *_affine("blocks.{layer}.mlp.fc1", "layer_{layer}/mlp/hidden"),
-        *_affine("blocks.{layer}.mlp.fc2", "layer_{layer}/mlp/output"),
-        *_layer_norm("norm", "norm"),
-    ),
-    left_out=("head.*",),
-    first_convolution="patch_embed.proj.weight",
-)
-
-HUGGINGFACE_VIT = NameTable(
-    family="Hugging Face vision transformer",
-    rows=(
-        NameRow("embeddings.cls_token", ("cls_token",)),
-        NameRow("embeddings.position_embeddings", ("position_embedding",)),
-        *_affine("embeddings.patch_embeddings.projection", "patch_embedding", axes=CONVOLUTION),
-        *_affine(f"{_ENCODER_LAYER}.attention.attention.query", f"{_ATTENTION}/query"),
-        *_affine(f"{_ENCODER_LAYER}.attention.attention.key", f"{_ATTENTION}/key"),
-        *_affine(f"{_ENCODER_LAYER}.attention.attention.value", f"{_ATTENTION}/value"),
-        *_affine(f"{_ENCODER_LAYER}.attention.output.dense", f"{_ATTENTION}/output"),
-        *_layer_norm(f"{_ENCODER_LAYER}.layernorm_before", "layer_{layer}/attention_norm"),
-        *_affine(f"{_ENCODER_LAYER}.intermediate.dense", "layer_{layer}/mlp/hidden"),
-        *_affine(f"{_ENCODER_LAYER}.output.dense", "layer_{layer}/mlp/output"),
-        *_layer_norm(f"{_ENCODER_LAYER}.layernorm_after", "layer_{layer}/mlp_norm"),
-        *_layer_norm("layernorm", "norm"),
-    ),
-    left_out=("pooler.*", "classifier.*", "embeddings.mask_token"),
-    prefix="vit.",
-    first_convolution="embeddings.patch_embeddings.projection.weight",
-)
 
 
 def resnet_from_torchvision(
@@ -249,17 +98,6 @@ def _torchvision_name(name: str) -> str:
     else:
         place = f"{'conv' if is_convolution else 'bn'}{int(number) + 1}"
     return f"layer{int(stage) + 1}.{block}.{place}.{array}"
-
-
-def translate_name(name: str, source: str, target: str) -> str | None:
-    """`name` in the pattern `target` if it fits the pattern `source`, else None.
-
-    >>> translate_name("blocks.3.norm1.bias", "blocks.{i}.norm1.bias", "layer_{i}/norm1/bias")
-    'layer_3/norm1/bias'
-    """
-    expression = re.sub(r"\\{(\w+)\\}", r"(?P<\1>\\d+)", re.escape(source))
-    match = re.fullmatch(expression, name)
-    return None if match is None else target.format(**match.groupdict())
 
 
 def _convert(

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from medclip_jax.convert import from_pytorch
+from medclip_jax.convert import from_pytorch, name_tables
 from medclip_jax.convert.weight_files import Weights
 from medclip_jax.errors import UserError
 
@@ -34,7 +34,7 @@ class _Family(NamedTuple):
         convert: makes `{"params": …, "batch_stats": …}` of a state dict and the channels.
     """
 
-    table: from_pytorch.NameTable
+    table: name_tables.NameTable
     marker: str
     convert: Callable[[Mapping[str, np.ndarray], int], Variables]
 
@@ -45,25 +45,25 @@ def _params(convert: Callable[..., Variables]) -> Callable[[Mapping[str, np.ndar
 
 _IMAGE_FAMILIES = (
     _Family(
-        from_pytorch.TORCHVISION_RESNET,
+        name_tables.TORCHVISION_RESNET,
         "layer1.0.conv1.weight",
         lambda arrays, channels: from_pytorch.resnet_from_torchvision(arrays, channels=channels),
     ),
     _Family(
-        from_pytorch.TORCHVISION_RESNET._replace(family="Hugging Face ResNet", prefix="resnet."),
+        name_tables.TORCHVISION_RESNET._replace(family="Hugging Face ResNet", prefix="resnet."),
         "embedder.embedder.convolution.weight",
         lambda arrays, channels: from_pytorch.resnet_from_huggingface(arrays, channels=channels),
     ),
-    _Family(from_pytorch.TIMM_VIT, "patch_embed.proj.weight", _params(from_pytorch.vit_from_timm)),
+    _Family(name_tables.TIMM_VIT, "patch_embed.proj.weight", _params(from_pytorch.vit_from_timm)),
     _Family(
-        from_pytorch.HUGGINGFACE_VIT,
+        name_tables.HUGGINGFACE_VIT,
         "embeddings.patch_embeddings.projection.weight",
         _params(from_pytorch.vit_from_huggingface),
     ),
 )
 _TEXT_FAMILIES = (
     _Family(
-        from_pytorch.HUGGINGFACE_BERT,
+        name_tables.HUGGINGFACE_BERT,
         "embeddings.word_embeddings.weight",
         lambda arrays, _: {"params": from_pytorch.bert_from_huggingface(arrays)},
     ),
@@ -128,7 +128,7 @@ def _find_family(arrays: Mapping[str, np.ndarray], families: tuple[_Family, ...]
     )
 
 
-def _left_out(arrays: Mapping[str, np.ndarray], table: from_pytorch.NameTable) -> list[str]:
+def _left_out(arrays: Mapping[str, np.ndarray], table: name_tables.NameTable) -> list[str]:
     """What the encoder has no place for, by the first part of its name."""
     names = (name.removeprefix(table.prefix) for name in arrays)
     return sorted(

@@ -35,8 +35,9 @@ def our_outputs(encoder: "Encoder", inputs: Inputs) -> Outputs:
 
     image_features [N, F], image_grid [N, cells, C]; image_embeddings [N, D]; text_tokens [N, L, C];
     text_embeddings [N, D]; logits_per_image [N, N], the cosines divided by the temperature;
-    match_logits [N], of the pairs; token_logits [N, L, V], with the image in view; patch_predictions
-    [N, patches, pixels], with the text in view; caption_logits [N, L - 1, V], read forwards.
+    match_logits [N], of the pairs; token_logits [N, L, V], with the image in view;
+    patch_predictions [N, patches, pixels], with the text in view; caption_logits [N, L - 1, V],
+    read forwards.
     """
     model = encoder.model.clone(num_visible=None)
     outputs = jax.jit(lambda variables: _outputs(model, variables, inputs))(

@@ -9,6 +9,7 @@ CORE = [
     "clu>=0.0.12",
     "flax>=0.12.8",
     "grain>=0.2.18",
+    "huggingface_hub>=0.34",
     "importlib_resources>=6",  # TFDS needs it and does not say so
     "jax>=0.10.2",
     "jaxtyping>=0.3",
@@ -26,6 +27,7 @@ CORE = [
     "pylibjpeg-openjpeg>=2.4",
     "pylibjpeg>=2.0",
     "rouge-score>=0.1.2",
+    "safetensors>=0.5",
     "scikit-learn>=1.6",
     "scipy>=1.14",
     "tensorboardX>=2.6.2",
@@ -34,7 +36,7 @@ CORE = [
     "tokenizers>=0.21",
     "tqdm>=4.66",
 ]
-TORCH = ["safetensors>=0.5", "timm>=1.0", "torch>=2.5", "torchvision>=0.20", "transformers>=5.0"]
+TORCH = ["timm>=1.0", "torch>=2.5", "torchvision>=0.20", "transformers>=5.0"]
 # Decodes lossless and 12-bit JPEG in DICOM; an extra, since it is under the GPL.
 DICOM_JPEG = ["pylibjpeg-libjpeg>=2.3"]
 TENSORFLOW = ["tensorflow>=2.20"]

@@ -46,11 +46,14 @@ def base_config() -> ConfigDict:
     config.objectives = _base_objectives()
     config.image_encoder = ConfigDict(
         {
+            # Pretrained weights: a file or directory, or a name on the Hugging Face hub.
+            "init": "",
             "name": "resnet50",  # the size of vit_* is in the name, that of "vit" in the next four
             "hidden_size": 384,
             "num_layers": 12,
             "num_heads": 6,
             "patch_size": 16,
+            "epsilon": 1e-6,  # of a ViT's layer norms: timm's; Hugging Face's is 1e-12
             "width": 64,  # of a ResNet's stem
             "output_stride": 32,  # of a ResNet; 16 has a grid that is twice as fine
             "channels": 1,
@@ -60,6 +63,7 @@ def base_config() -> ConfigDict:
     )
     config.text_encoder = ConfigDict(
         {
+            "init": "",  # as that of the image encoder; its tokenizer comes with it
             "name": "bert",  # or "none"
             "hidden_size": 768,
             "num_layers": 12,
@@ -67,6 +71,7 @@ def base_config() -> ConfigDict:
             "intermediate_size": 3072,
             "max_position_embeddings": 512,
             "max_length": 128,  # tokens of one text
+            "epsilon": 1e-12,  # of the layer norms
             "pooling": "cls",
             "dropout_rate": 0.1,
             "remat": False,
@@ -142,7 +147,8 @@ def base_config() -> ConfigDict:
         }
     )
     config.tokenizer = ConfigDict(
-        {"directory": "", "vocab_size": 8192}  # "" trains WordPiece on the training reports
+        # "" is that of text_encoder.init, else WordPiece trained on the training reports.
+        {"directory": "", "vocab_size": 8192}
     )
     config.augmentation = ConfigDict(
         {

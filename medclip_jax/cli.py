@@ -67,6 +67,17 @@ def _parser() -> argparse.ArgumentParser:
     embed.add_argument("--output", type=Path, required=True, metavar="FILE.npz|.parquet")
     embed.set_defaults(run=_embed)
 
+    export = commands.add_parser("export", help="the weights for PyTorch, Hugging Face or yourself")
+    export.add_argument("--checkpoint", type=Path, required=True, metavar="DIR")
+    export.add_argument(
+        "--format", required=True, metavar="torchvision|timm|huggingface|safetensors"
+    )
+    export.add_argument("--output", type=Path, required=True, metavar="DIR")
+    export.add_argument(
+        "--verify", action="store_true", help="run PyTorch on it and compare every output"
+    )
+    export.set_defaults(run=_export)
+
     report = commands.add_parser("report", help="an HTML page of a run")
     report.add_argument("--workdir", type=Path, required=True, metavar="DIR")
     report.set_defaults(run=_report)
@@ -264,6 +275,14 @@ def _embed(parsed: argparse.Namespace) -> None:
 
     runtime.start()
     embed_to_file(parsed.checkpoint, images=parsed.images, texts=parsed.texts, output=parsed.output)
+
+
+def _export(parsed: argparse.Namespace) -> None:
+    from medclip_jax import runtime
+    from medclip_jax.convert.export import export
+
+    runtime.start()
+    export(parsed.checkpoint, parsed.format, parsed.output, check=parsed.verify)
 
 
 def _report(parsed: argparse.Namespace) -> None:

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from medclip_jax.models.factory import build_model
 from medclip_jax.models.image_text_model import ImageTextModel
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ class Inputs(NamedTuple):
 
 
 def our_outputs(encoder: "Encoder", inputs: Inputs) -> Outputs:
-    """Every output that the model has, of the names and shapes below, in float32.
+    """Every output that the model has, of the names and shapes below, computed in float32.
 
     image_features [N, F], image_grid [N, cells, C]; image_embeddings [N, D]; text_tokens [N, L, C];
     text_embeddings [N, D]; logits_per_image [N, N], the cosines divided by the temperature;
@@ -39,10 +40,12 @@ def our_outputs(encoder: "Encoder", inputs: Inputs) -> Outputs:
     patch_predictions [N, patches, pixels], with the text in view; caption_logits [N, L - 1, V],
     read forwards.
     """
-    model = encoder.model.clone(num_visible=None)
-    outputs = jax.jit(lambda variables: _outputs(model, variables, inputs))(
-        encoder.device_variables
-    )
+    config = encoder.config.copy_and_resolve_references()
+    config.compute_dtype = "float32"
+    model = build_model(config, encoder.tokenizer.vocab_size).clone(num_visible=None)
+    with jax.default_matmul_precision("highest"):
+        run = jax.jit(lambda variables: _outputs(model, variables, inputs))
+        outputs = run(encoder.device_variables)
     return {name: np.asarray(array) for name, array in outputs.items()}
 
 

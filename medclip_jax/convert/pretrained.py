@@ -91,7 +91,7 @@ def fit_text_encoder(weights: Weights, shapes: Variables) -> Fitted:
     """The variables of a `Bert` from those of a Hugging Face BERT, with heads or without.
 
     For longer texts than it was trained on, its positions are interpolated (linear); for shorter
-    ones, the first are taken.
+    ones, the first are taken. Words beyond our vocabulary are left out.
 
     Raises:
         UserError: the weights are of another architecture or size.
@@ -162,6 +162,8 @@ def _reshaped(name: str, array: np.ndarray, shape: tuple[int, ...]) -> np.ndarra
         return _resize_grid(array, shape[1] - 1)
     if name.endswith("/position_embeddings/embedding") and array.shape[-1] == shape[-1]:
         return _resize_line(array, shape[0])
+    if name.endswith("/word_embeddings/embedding") and array.shape[-1] == shape[-1]:
+        return _without_spare_words(array, shape[0])
     raise UserError(
         f"{name} of the weights is {list(array.shape)}, of our encoder {list(shape)}: "
         "set its size to theirs"
@@ -177,6 +179,16 @@ def _resize_grid(positions: np.ndarray, num_patches: int) -> np.ndarray:
     grid = grid.reshape(1, old, old, -1)
     resized = jax.image.resize(grid, (1, new, new, grid.shape[-1]), "cubic", antialias=True)
     return np.concatenate([token, np.asarray(resized).reshape(1, num_patches, -1)], axis=1)
+
+
+def _without_spare_words(words: np.ndarray, vocab_size: int) -> np.ndarray:
+    """The rows of the tokenizer's tokens; models often have more, to make a round number."""
+    if len(words) < vocab_size:
+        raise UserError(
+            f"the weights know {len(words)} tokens, the tokenizer has {vocab_size}: leave "
+            "config.tokenizer.directory empty, to take the one that belongs to the weights"
+        )
+    return words[:vocab_size]
 
 
 def _resize_line(positions: np.ndarray, length: int) -> np.ndarray:

@@ -29,13 +29,10 @@ class Weights(NamedTuple):
     Attributes:
         arrays: by PyTorch's names.
         config: the `config.json` beside them; empty where there is none.
-        directory: the directory they are in, if it is a Hugging Face model's; it may hold a
-            tokenizer.
     """
 
     arrays: dict[str, np.ndarray]
     config: dict[str, Any]
-    directory: Path | None
 
 
 def read_weights(source: str) -> Weights:
@@ -46,14 +43,22 @@ def read_weights(source: str) -> Weights:
     Raises:
         UserError: there is no such thing, it is damaged, or it holds more than weights.
     """
+    path = locate_weights(source)
+    return _read_directory(path) if path.is_dir() else Weights(_read_file(path), {})
+
+
+def locate_weights(source: str) -> Path:
+    """The file or directory of that path, else the directory of that model of the hub.
+
+    Raises:
+        UserError: there is no such thing, or the hub cannot be reached.
+    """
     path = Path(source).expanduser()
-    if path.is_dir():
-        return _read_directory(path)
-    if path.is_file():
-        return Weights(_read_file(path), {}, None)
+    if path.exists():
+        return path
     if path.suffix in (".safetensors", *_TORCH_SUFFIXES) or path.is_absolute():
         raise UserError(f"{source}: no such file or directory")
-    return _read_directory(_download(source))
+    return _download(source)
 
 
 def _read_directory(path: Path) -> Weights:
@@ -71,7 +76,7 @@ def _read_directory(path: Path) -> Weights:
     arrays: dict[str, np.ndarray] = {}
     for part in _parts(found):
         arrays |= _read_file(part)
-    return Weights(arrays, config, path)
+    return Weights(arrays, config)
 
 
 def _parts(path: Path) -> list[Path]:

@@ -78,6 +78,32 @@ class Tokenizer:
         """The text of the ids, without special tokens."""
         return self._backend.decode(list(token_ids))
 
+    def save(self, directory: str | Path, max_length: int) -> None:
+        """Writes the files that `load_tokenizer` and Transformers' `AutoTokenizer` read.
+
+        Args:
+            directory: is made where it does not exist.
+            max_length: tokens of a text, where `AutoTokenizer` cuts or pads it when asked to.
+        """
+        directory = Path(directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        self._backend.save(str(directory / "tokenizer.json"))
+        # Transformers gives a token that the vocabulary lacks a new id, beyond the model's table.
+        special_tokens = {
+            role: token
+            for role, token in self._special_tokens.items()
+            if self._backend.token_to_id(token) is not None
+        }
+        config = {
+            # The one class that takes tokenizer.json as it is, for every kind of tokenizer.
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "model_max_length": max_length,
+            "model_input_names": ["input_ids", "token_type_ids", "attention_mask"],
+            **special_tokens,
+        }
+        _write_json(directory / "tokenizer_config.json", config)
+        _write_json(directory / "special_tokens_map.json", special_tokens)
+
     def _with_fixed_length(self, max_length: int) -> tokenizers.Tokenizer:
         # A copy: truncation and padding are state of the backend, which threads share.
         backend = tokenizers.Tokenizer.from_str(self._backend.to_str())
@@ -187,11 +213,12 @@ def _save(backend: tokenizers.Tokenizer, directory: Path) -> None:
     lines = "".join(f"{token}\n" for token in sorted(vocabulary, key=vocabulary.__getitem__))
     (directory / "vocab.txt").write_text(lines, encoding="utf-8")
     config = {"tokenizer_class": "BertTokenizer", "do_lower_case": True, **SPECIAL_TOKENS}
-    for name, content in (
-        ("tokenizer_config.json", config),
-        ("special_tokens_map.json", SPECIAL_TOKENS),
-    ):
-        (directory / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    _write_json(directory / "tokenizer_config.json", config)
+    _write_json(directory / "special_tokens_map.json", SPECIAL_TOKENS)
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def _joins_words(character: str) -> bool:

@@ -13,8 +13,13 @@ from jaxtyping import Float
 
 MetricFn = Callable[[Float[np.ndarray, "rows"]], Mapping[str, float]]
 
+# What stands before the name of a figure of an encoder that the trained one is held against: the
+# same with fresh weights, and the same with the published weights that its training started from.
 RANDOM = "random_initialization/"
-IMPROVEMENT = "improvement_over_random_initialization/"
+GIVEN = "given_initialization/"
+TITLES = {RANDOM: "random initialisation", GIVEN: "given initialisation"}
+# What stands before the name of the figure's difference to a baseline's.
+IMPROVEMENTS = {prefix: f"improvement_over_{prefix}" for prefix in TITLES}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,24 +79,30 @@ def _patient_weights(
         yield np.bincount(drawn, minlength=len(unique)).astype(np.float64)[patient_of_row]
 
 
-def compare_with_random(
-    trained_fn: MetricFn, random_fn: MetricFn, patients: Sequence[str], headline: Sequence[str]
+def compare(
+    trained_fn: MetricFn,
+    baselines: Mapping[str, MetricFn],
+    patients: Sequence[str],
+    headline: Sequence[str],
 ) -> tuple[dict[str, float], MetricFn]:
-    """The figures of an encoder with those of its random initialisation beside them.
+    """The figures of an encoder with those of baselines, `RANDOM` and perhaps `GIVEN`, beside them.
 
-    Both are computed on the same resamples, so that the interval of the improvement of each
+    All are computed on the same resamples, so that the interval of the improvement of each
     `headline` metric is that of a paired bootstrap.
 
     Returns:
         The figures on all rows, and the metric function to hand to `bootstrap_intervals`.
     """
 
-    def both(weights: Float[np.ndarray, "rows"]) -> dict[str, float]:
-        trained, random = trained_fn(weights), random_fn(weights)
-        return (
-            dict(trained)
-            | {RANDOM + name: value for name, value in random.items()}
-            | {IMPROVEMENT + name: trained[name] - random[name] for name in headline}
-        )
+    def all_figures(weights: Float[np.ndarray, "rows"]) -> dict[str, float]:
+        trained = trained_fn(weights)
+        figures = dict(trained)
+        for prefix, metric_fn in baselines.items():
+            found = metric_fn(weights)
+            figures |= {prefix + name: value for name, value in found.items()}
+            figures |= {
+                IMPROVEMENTS[prefix] + name: trained[name] - found[name] for name in headline
+            }
+        return figures
 
-    return both(np.ones(len(patients))), both
+    return all_figures(np.ones(len(patients))), all_figures

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from medclip_jax.errors import UserError
+from medclip_jax.evaluate.bootstrap import RANDOM
 from medclip_jax.evaluate.class_queries import Queries
 from medclip_jax.evaluate.encode import StudyTable
 from medclip_jax.evaluate.pair_scoring import SCORES, BothScorers, Scorer
@@ -105,7 +106,7 @@ def evaluate_queries(
     trained = retrieve(both.trained)
     metrics, intervals, bootstrap = summarize(
         trained,
-        retrieve(both.random),
+        {RANDOM: retrieve(both.random)},
         trained.chance(),
         [table.patient_ids[study] for study in table.image_study],
         headline=[f"{queries.direction}_precision@{CUTOFFS[0]}"],

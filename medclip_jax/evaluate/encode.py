@@ -7,7 +7,7 @@ image or a report is hidden, `MaskedEncoder`; what `medclip_jax.load` returns sa
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, compress
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -17,6 +17,7 @@ from medclip_jax.data.reports import DEFAULT_SECTIONS, normalize_sentence, selec
 from medclip_jax.data.studies import Study
 from medclip_jax.data.tokenizer import Tokenizer
 from medclip_jax.errors import UserError
+from medclip_jax.evaluate.bootstrap import GIVEN, RANDOM
 
 _STUDIES_AT_ONCE = 512
 
@@ -78,6 +79,13 @@ class ImageTextEncoder(Protocol):
     def randomly_initialized(self, seed: int = 0) -> Self:
         """The same architecture and tokenizer with fresh weights."""
         ...
+
+    def as_given(self, seed: int = 0) -> Self | None:
+        """As training started: with the published weights that it was given, if it was."""
+        ...
+
+
+Encoding = TypeVar("Encoding", bound=ImageTextEncoder)
 
 
 class MaskedEncoder(ImageTextEncoder, Protocol):
@@ -232,6 +240,13 @@ def read_table(studies: Studies, sections: Sequence[str] = DEFAULT_SECTIONS) -> 
         image_study=np.array(image_study),
         image_number=np.array(image_number),
     )
+
+
+def baselines(encoder: Encoding, seed: int) -> dict[str, Encoding]:
+    """What the image encoder is held against, by the prefixes of their figures."""
+    given = encoder.as_given(seed)
+    found = {RANDOM: encoder.randomly_initialized(seed)}
+    return found if given is None else found | {GIVEN: given}
 
 
 def embed_with_both(

@@ -15,15 +15,15 @@ from jaxtyping import Bool, Float
 from medclip_jax.data.augment import Augmentation
 from medclip_jax.errors import UserError
 from medclip_jax.evaluate.classification import ClassificationMetrics
-from medclip_jax.evaluate.encode import Studies, study_means
+from medclip_jax.evaluate.encode import Studies, baselines, study_means
 from medclip_jax.evaluate.finetune_training import (
     ClassifierState,
     FinetuneSettings,
     FinetuneTrainer,
 )
 from medclip_jax.evaluate.image_squares import ImageSquares
-from medclip_jax.evaluate.label_budgets import Budgets, add_budgets
-from medclip_jax.evaluate.label_scoring import score_studies
+from medclip_jax.evaluate.label_budgets import Budgets, ScoreSubset, add_budgets
+from medclip_jax.evaluate.label_scoring import of_each, score_studies
 from medclip_jax.evaluate.label_subsets import LabelSubset, budget_name
 from medclip_jax.evaluate.labelled_splits import LabelledSplits
 from medclip_jax.evaluate.request import Request
@@ -124,34 +124,32 @@ def evaluate(
     data = LabelledSplits.open(open_studies, request)
     budgets = Budgets.draw(data, request.fractions, request) if request.fractions else None
     tuning = FineTuning(data, settings)
-    random = encoder.randomly_initialized(request.seed)
+    encoders = {"": encoder} | baselines(encoder, request.seed)
     # Remembered, since the runs with all labels may be among those of the budgets.
-    run_trained = functools.cache(lambda subset: tuning.run(encoder, subset))
-    run_random = functools.cache(lambda subset: tuning.run(random, subset))
+    runs = {
+        prefix: functools.cache(functools.partial(tuning.run, start))
+        for prefix, start in encoders.items()
+    }
     everything = LabelSubset(budget_name(1.0), request.seed, data.fitted)
+    complete = {prefix: run(everything) for prefix, run in runs.items()}
     result = score_studies(
         data.report,
         data.label_names,
-        run_trained(everything).scores,
-        run_random(everything).scores,
+        {prefix: run.scores for prefix, run in complete.items()},
         request,
         {
             "classifier": "dropout and a linear head on the image features; all layers trained",
             "settings": dataclasses.asdict(settings),
             "validated_on": data.chosen_on,
             "aggregation": "each image is an example; mean probability of the images of a study",
-            "epochs": run_trained(everything).history,
-            "epochs_random_initialization": run_random(everything).history,
+            **of_each("epochs", {prefix: run.history for prefix, run in complete.items()}),
             **data.protocol(),
         },
     )
     if budgets is None:
         return result
-    return add_budgets(
-        result,
-        data,
-        budgets,
-        request,
-        lambda subset: run_trained(subset).scores,
-        lambda subset: run_random(subset).scores,
-    )
+
+    def scorer(prefix: str) -> ScoreSubset:
+        return lambda subset: runs[prefix](subset).scores
+
+    return add_budgets(result, data, budgets, request, {prefix: scorer(prefix) for prefix in runs})

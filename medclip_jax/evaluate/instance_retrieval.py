@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from medclip_jax.data.reports import DEFAULT_SECTIONS
+from medclip_jax.evaluate.bootstrap import RANDOM
 from medclip_jax.evaluate.encode import StudyTable, text_groups
 from medclip_jax.evaluate.pair_scoring import SCORES, BothScorers, PairScores
 from medclip_jax.evaluate.ranking import Search, chance_metrics, rank_metrics, search
@@ -129,7 +130,7 @@ def evaluate_instances(scores: InstanceScores, request: Request) -> EvaluationRe
     random = InstanceRetrieval.search(scores.random, pairing)
     metrics, intervals, bootstrap = summarize(
         trained,
-        random,
+        {RANDOM: random},
         pairing.chance(),
         table.patient_ids,
         headline=[TEXT_TO_IMAGE + "recall@1", IMAGE_TO_TEXT + "recall@1"],

@@ -14,8 +14,9 @@ from jaxtyping import Float, Int
 from tqdm import tqdm
 
 from medclip_jax.errors import UserError
-from medclip_jax.evaluate.bootstrap import IMPROVEMENT, RANDOM, Intervals, bootstrap_intervals
+from medclip_jax.evaluate.bootstrap import IMPROVEMENTS, TITLES, Intervals, bootstrap_intervals
 from medclip_jax.evaluate.classification import ClassificationMetrics
+from medclip_jax.evaluate.label_scoring import ARRAYS, of_each
 from medclip_jax.evaluate.label_subsets import LabelSubset, draw_subsets, write_index_lists
 from medclip_jax.evaluate.labelled_splits import LabelledSplits
 from medclip_jax.evaluate.request import Request
@@ -107,20 +108,25 @@ def add_budgets(
     data: LabelledSplits,
     budgets: Budgets,
     request: Request,
-    score_trained: ScoreSubset,
-    score_random: ScoreSubset,
+    scorers: Mapping[str, ScoreSubset],
 ) -> EvaluationResult:
     """Adds the figures at label budgets to those with all labels.
 
     `macro_auroc@1%` is the mean over the seeds of the macro AUROC of the runs with 1 % of the
     studies, `macro_auroc_sd@1%` its standard deviation over the seeds (where there are several),
-    beside those of the random initialisation. The index lists go to `subsets/` of
-    `request.folder`.
+    beside those of the baselines. The index lists go to `subsets/` of `request.folder`.
+
+    Args:
+        result: With all labels.
+        data: The splits.
+        budgets: The subsets.
+        request: Gives the bootstrap's resamples and seed, and the folder.
+        scorers: Of the trained encoder at "", and of each baseline at its prefix.
     """
     write_index_lists(request.folder / "subsets", budgets.subsets, data.tables["train"])
     scores = {
-        "": budgets.score(score_trained, "label budgets"),
-        RANDOM: budgets.score(score_random, "label budgets, random initialisation"),
+        prefix: budgets.score(scorer, f"label budgets, {TITLES.get(prefix, 'trained')}")
+        for prefix, scorer in scorers.items()
     }
     aurocs = {
         prefix: MacroAurocs(values, data.report.labels, data.label_names)
@@ -131,7 +137,11 @@ def add_budgets(
         weights: Float[np.ndarray, "studies"], seeds: Int[np.ndarray, "seeds"]
     ) -> dict[str, float]:
         means = {prefix: run(weights)[:, seeds].mean(axis=1) for prefix, run in aurocs.items()}
-        means[IMPROVEMENT] = means[""] - means[RANDOM]
+        means |= {
+            improvement: means[""] - means[prefix]
+            for prefix, improvement in IMPROVEMENTS.items()
+            if prefix in aurocs
+        }
         return {
             f"{prefix}macro_auroc@{name}": float(mean)
             for prefix, values in means.items()
@@ -151,11 +161,10 @@ def add_budgets(
         confidence_intervals=result.confidence_intervals | found.intervals,
         protocol=result.protocol
         | {
-            "label_budgets": budgets_protocol(data, budgets, found)
-            | {"macro_auroc": by_run[""], "macro_auroc_random_initialization": by_run[RANDOM]}
+            "label_budgets": budgets_protocol(data, budgets, found) | of_each("macro_auroc", by_run)
         },
         arrays=result.arrays
-        | {"budget_scores": scores[""], "budget_random_scores": scores[RANDOM]},
+        | {f"budget_{ARRAYS[prefix]}scores": values for prefix, values in scores.items()},
     )
 
 

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from medclip_jax.evaluate.bootstrap import IMPROVEMENT, RANDOM
-from medclip_jax.evaluate.encode import Studies
+from medclip_jax.evaluate.bootstrap import IMPROVEMENTS, RANDOM, TITLES
+from medclip_jax.evaluate.encode import Studies, baselines
 from medclip_jax.evaluate.finetune import FineTuning
 from medclip_jax.evaluate.finetune_training import FinetuneSettings
 from medclip_jax.evaluate.label_budgets import (
@@ -76,7 +76,11 @@ class Efficiency:
         figures: dict[str, float] = {}
         for mode, curves in self.curves(weights, seeds).items():
             means = {prefix: curve.aurocs.mean(axis=1) for prefix, curve in curves.items()}
-            means[IMPROVEMENT] = means[""] - means[RANDOM]
+            means |= {
+                improvement: means[""] - means[prefix]
+                for prefix, improvement in IMPROVEMENTS.items()
+                if prefix in means
+            }
             for prefix, values in means.items():
                 for name, mean in zip(self.budgets.names, values, strict=True):
                     figures[f"{prefix}macro_auroc@{name}@{mode}"] = float(mean)
@@ -135,7 +139,7 @@ def evaluate(
     data = LabelledSplits.open(open_studies, request)
     budgets = Budgets.draw(data, {*(request.fractions or DEFAULT_BUDGETS), 1.0}, request)
     write_index_lists(request.folder / "subsets", budgets.subsets, data.tables["train"])
-    encoders = {"": encoder, RANDOM: encoder.randomly_initialized(request.seed)}
+    encoders = {"": encoder} | baselines(encoder, request.seed)
     encoders |= {f"{COMPARE}{name}/": load(path) for name, path in _names(request.compare).items()}
     scores = _score_all(encoders, data, budgets, request.modes, settings)
     aurocs = {
@@ -255,7 +259,7 @@ def _match_protocol(match: LabelsToMatch) -> dict[str, Any]:
 
 def _title(prefix: str) -> str:
     """The name of an encoder from the prefix of its figures."""
-    fixed = {"": "this checkpoint", RANDOM: "random initialisation"}
+    fixed = TITLES | {"": "this checkpoint"}
     return fixed.get(prefix) or prefix.removeprefix(COMPARE).removesuffix("/")
 
 

@@ -1,39 +1,55 @@
 """The result of scoring studies label by label, which zero-shot and linear probe share."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
+from medclip_jax.evaluate.bootstrap import GIVEN, RANDOM
 from medclip_jax.evaluate.classification import ClassificationMetrics, label_counts
 from medclip_jax.evaluate.encode import StudyTable
 from medclip_jax.evaluate.request import Request
 from medclip_jax.evaluate.result import EvaluationResult, summarize
 
+# What the names of arrays begin with, of the encoders by the prefixes of their figures.
+ARRAYS = {"": "", RANDOM: "random_", GIVEN: "given_"}
+
+
+def of_each(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Entries of a protocol: `name` for the trained encoder, `name_BASELINE` for the others.
+
+    >>> of_each("epochs", {"": 3, RANDOM: 5})
+    {'epochs': 3, 'epochs_random_initialization': 5}
+    """
+    return {f"{name}_{prefix}".strip("_/"): value for prefix, value in values.items()}
+
 
 def score_studies(
     table: StudyTable,
     label_names: Sequence[str],
-    scores: Float[np.ndarray, "studies labels"],
-    random_scores: Float[np.ndarray, "studies labels"],
+    scores: Mapping[str, Float[np.ndarray, "studies labels"]],
     request: Request,
     protocol: dict[str, Any],
 ) -> EvaluationResult:
-    """AUROC and AUPRC of the scores beside those of the random initialisation.
+    """AUROC and AUPRC of the scores beside those of the baselines.
 
     Args:
         table: The studies; its labels are those of `label_names`.
         label_names: Names of the columns.
-        scores: Probability of each label; higher means present.
-        random_scores: The same from the randomly initialised encoder.
+        scores: Probability of each label, higher means present: of the trained encoder at "", and
+            of each baseline at its prefix.
         request: Gives the bootstrap's resamples and seed.
         protocol: What the task did, to be recorded.
     """
-    trained = ClassificationMetrics(scores, table.labels, label_names)
+    measured = {
+        prefix: ClassificationMetrics(values, table.labels, label_names)
+        for prefix, values in scores.items()
+    }
+    trained = measured.pop("")
     metrics, intervals, bootstrap = summarize(
         trained,
-        ClassificationMetrics(random_scores, table.labels, label_names),
+        measured,
         trained.chance(),
         table.patient_ids,
         headline=["macro_auroc"],
@@ -50,7 +66,6 @@ def score_studies(
         | {
             "label_names": np.array(label_names, np.str_),
             "labels": table.labels,
-            "scores": scores,
-            "random_scores": random_scores,
-        },
+        }
+        | {f"{ARRAYS[prefix]}scores": values for prefix, values in scores.items()},
     )

@@ -14,16 +14,18 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from medclip_jax.errors import UserError
+from medclip_jax.evaluate.bootstrap import TITLES
 from medclip_jax.evaluate.classification import RankedScores
 from medclip_jax.evaluate.encode import (
     ImageTextEncoder,
     Studies,
     StudyTable,
+    baselines,
     encode_images,
     study_means,
 )
 from medclip_jax.evaluate.label_budgets import Budgets, add_budgets
-from medclip_jax.evaluate.label_scoring import score_studies
+from medclip_jax.evaluate.label_scoring import of_each, score_studies
 from medclip_jax.evaluate.label_subsets import LabelSubset
 from medclip_jax.evaluate.labelled_splits import LabelledSplits
 from medclip_jax.evaluate.logistic_regression import (
@@ -192,24 +194,23 @@ def evaluate(
     """
     data = LabelledSplits.open(open_studies, request)
     budgets = Budgets.draw(data, request.fractions, request) if request.fractions else None
-    trained = FrozenFeatures.compute(encoder, data)
-    random = FrozenFeatures.compute(
-        encoder.randomly_initialized(request.seed), data, ", random initialisation"
-    )
-    scores, chosen = trained.probe_all()
-    random_scores, random_chosen = random.probe_all()
-    chosen_protocol = {"chosen": chosen, "chosen_random_initialization": random_chosen}
+    features = {"": FrozenFeatures.compute(encoder, data)} | {
+        prefix: FrozenFeatures.compute(baseline, data, f", {TITLES[prefix]}")
+        for prefix, baseline in baselines(encoder, request.seed).items()
+    }
+    probed = {prefix: frozen.probe_all() for prefix, frozen in features.items()}
     result = score_studies(
         data.report,
         data.label_names,
-        scores,
-        random_scores,
+        {prefix: scores for prefix, (scores, _) in probed.items()},
         request,
-        _protocol(data) | chosen_protocol,
+        _protocol(data)
+        | of_each("chosen", {prefix: chosen for prefix, (_, chosen) in probed.items()}),
     )
     if budgets is None:
         return result
-    return add_budgets(result, data, budgets, request, trained.probe_subset, random.probe_subset)
+    scorers = {prefix: frozen.probe_subset for prefix, frozen in features.items()}
+    return add_budgets(result, data, budgets, request, scorers)
 
 
 def _protocol(data: LabelledSplits) -> dict[str, Any]:

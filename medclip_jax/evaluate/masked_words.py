@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from medclip_jax.data.tokenizer import Tokenizer
+from medclip_jax.evaluate.bootstrap import RANDOM
 from medclip_jax.evaluate.encode import MaskedEncoder, Studies, StudyTable, image_blocks
 from medclip_jax.evaluate.finding_extractor import finding_words
 from medclip_jax.evaluate.request import Request
@@ -116,10 +117,12 @@ def evaluate_words(
     random = encoder.randomly_initialized(request.seed)
     metrics, intervals, bootstrap = summarize(
         GapAccuracy(gaps.masked, _correct(encoder, studies, table, gaps, "fill gaps")),
-        GapAccuracy(
-            gaps.masked,
-            _correct(random, studies, table, gaps, "fill gaps, random initialisation"),
-        ),
+        {
+            RANDOM: GapAccuracy(
+                gaps.masked,
+                _correct(random, studies, table, gaps, "fill gaps, random initialisation"),
+            )
+        },
         {},
         table.patient_ids,
         headline=[WORDS + WITH_IMAGE],

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float, Int
 
+from medclip_jax.evaluate.bootstrap import RANDOM
 from medclip_jax.evaluate.classification import RankedScores
 from medclip_jax.evaluate.instance_retrieval import InstanceScores
 from medclip_jax.evaluate.request import Request
@@ -94,7 +95,7 @@ def evaluate_matching(scores: InstanceScores, request: Request) -> EvaluationRes
     )
     metrics, intervals, bootstrap = summarize(
         MatchingAccuracy(scores.trained.of_images(slice(None)), pairs),
-        MatchingAccuracy(scores.random.of_images(slice(None)), pairs),
+        {RANDOM: MatchingAccuracy(scores.random.of_images(slice(None)), pairs)},
         {ACCURACY: 0.5, AUROC: 0.5},
         table.patient_ids,
         headline=[ACCURACY],

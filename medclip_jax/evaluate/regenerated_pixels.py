@@ -131,7 +131,7 @@ def evaluate_pixels(
     random_errors = {name: errors[RANDOM + name] for name in methods} | baselines
     metrics, intervals, bootstrap = summarize(
         PixelErrors(trained_errors, [*methods, *BASELINES], names, image_study),
-        PixelErrors(random_errors, methods, names, image_study),
+        {RANDOM: PixelErrors(random_errors, methods, names, image_study)},
         {},
         table.patient_ids,
         headline=[REDUCTION + name for name in BASELINES],

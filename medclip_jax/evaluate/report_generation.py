@@ -19,7 +19,7 @@ from jaxtyping import Float
 
 from medclip_jax.data.priors import mentions_prior
 from medclip_jax.errors import UserError
-from medclip_jax.evaluate.bootstrap import MetricFn
+from medclip_jax.evaluate.bootstrap import RANDOM, MetricFn
 from medclip_jax.evaluate.clinical_f1 import ClinicalF1
 from medclip_jax.evaluate.encode import (
     ImageTextEncoder,
@@ -150,7 +150,7 @@ def _score(
         headline.insert(0, VERSUS_LABELS)
     metrics, intervals, bootstrap = summarize(
         _with_baselines(reports, table, label_names, headline),
-        ReportMetrics(reports.random, table, label_names),
+        {RANDOM: ReportMetrics(reports.random, table, label_names)},
         {},
         table.patient_ids,
         headline,

@@ -13,7 +13,7 @@ import numpy as np
 from medclip_jax.evaluate.bootstrap import (
     MetricFn,
     bootstrap_intervals,
-    compare_with_random,
+    compare,
 )
 
 CHANCE = "chance/"
@@ -25,7 +25,8 @@ class EvaluationResult:
 
     Attributes:
         metrics: Name to value. `random_initialization/NAME` is the same figure of an encoder with
-            fresh weights, `chance/NAME` that of no information at all. NaN is "undefined".
+            fresh weights, `given_initialization/NAME` that of one with the published weights that
+            training started from, `chance/NAME` that of no information at all. NaN is "undefined".
         confidence_intervals: Name to the (low, high) of the 95 % interval.
         num_examples: Studies evaluated.
         num_patients: Their patients.
@@ -59,7 +60,7 @@ class EvaluationResult:
 
 def summarize(
     trained_fn: MetricFn,
-    random_fn: MetricFn,
+    baselines: Mapping[str, MetricFn],
     chance: Mapping[str, float],
     patients: Sequence[str],
     headline: Sequence[str],
@@ -67,9 +68,9 @@ def summarize(
     num_resamples: int,
     seed: int,
 ) -> tuple[dict[str, float], dict[str, tuple[float, float]], dict[str, Any]]:
-    """Figures with those of random initialisation and chance, intervals, and how they were made."""
-    metrics, both = compare_with_random(trained_fn, random_fn, patients, headline)
-    found = bootstrap_intervals(both, patients, num_resamples, seed)
+    """Figures with those of the baselines and chance, intervals, and how they were made."""
+    metrics, all_figures = compare(trained_fn, baselines, patients, headline)
+    found = bootstrap_intervals(all_figures, patients, num_resamples, seed)
     protocol = {
         "confidence_level": 0.95,
         "method": "percentile bootstrap that resamples patients; improvements are paired",

@@ -3,29 +3,39 @@
 import math
 from collections.abc import Mapping
 
-from medclip_jax.evaluate.bootstrap import IMPROVEMENT, RANDOM
+from medclip_jax.evaluate.bootstrap import IMPROVEMENTS, RANDOM, TITLES
 from medclip_jax.evaluate.result import CHANCE, EvaluationResult
 
 
 def result_rows(result: EvaluationResult) -> list[list[str]]:
-    """Of each figure its name, value, 95 % interval, random initialisation and chance."""
+    """Of each figure its name, value, 95 % interval, the baselines that there are, and chance."""
     rows = []
     for name in shown_metrics(result.metrics):
         value = result.metrics[name]
         interval = format_interval(result.confidence_intervals.get(name), name)
-        beside = [result.metrics.get(prefix + name) for prefix in (RANDOM, CHANCE)]
+        prefixes = (*baselines_in(result.metrics), CHANCE)
+        beside = [result.metrics.get(prefix + name) for prefix in prefixes]
         values = [format_value(number, name) for number in (value, *beside)]
         rows.append([name, values[0], interval, *values[1:]])
     return rows
 
 
+def baselines_in(metrics: Mapping[str, float]) -> list[str]:
+    """The prefixes of the baselines that figures are given for; random initialisation always."""
+    return [prefix for prefix in TITLES if prefix == RANDOM or _has(metrics, prefix)]
+
+
+def _has(metrics: Mapping[str, float], prefix: str) -> bool:
+    return any(name.startswith(prefix) for name in metrics)
+
+
 def shown_metrics(metrics: Mapping[str, float]) -> list[str]:
     """The names of the figures that have a line of their own.
 
-    Random initialisation and chance stand beside them, and those of single masks, of which there
+    Baselines and chance stand beside them, and those of single masks, of which there
     are hundreds, are in the JSON only.
     """
-    beside = (RANDOM, IMPROVEMENT, CHANCE)
+    beside = (*TITLES, *IMPROVEMENTS.values(), CHANCE)
     return [name for name in metrics if not name.startswith(beside) and "/scale_" not in name]
 
 
@@ -46,8 +56,9 @@ def format_interval(interval: tuple[float, float] | None, name: str = "") -> str
 
 
 def print_result(result: EvaluationResult, title: str) -> None:
-    """Prints the figures, then the paired improvements over random initialisation."""
-    header = ["metric", "value", "95 % CI", "random init", "chance"]
+    """Prints the figures, then the paired improvements over the baselines."""
+    titles = [short_title(prefix) for prefix in baselines_in(result.metrics)]
+    header = ["metric", "value", "95 % CI", *titles, "chance"]
     rows = [header, *result_rows(result)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
     print(f"\n{title}: {result.num_examples} studies of {result.num_patients} patients")
@@ -57,8 +68,14 @@ def print_result(result: EvaluationResult, title: str) -> None:
         print("  ".join(cells))
         if number == 0:
             print("  ".join("-" * width for width in widths))
-    for name, value in result.metrics.items():
-        if name.startswith(IMPROVEMENT):
+    for prefix, improvement in IMPROVEMENTS.items():
+        for name in (name for name in result.metrics if name.startswith(improvement)):
             interval = format_interval(result.confidence_intervals.get(name))
-            metric = name.removeprefix(IMPROVEMENT)
-            print(f"{metric} minus random init: {format_value(value)} (95 % CI {interval})")
+            value = format_value(result.metrics[name])
+            metric = name.removeprefix(improvement)
+            print(f"{metric} minus {short_title(prefix)}: {value} (95 % CI {interval})")
+
+
+def short_title(prefix: str) -> str:
+    """What heads a column: "random init" or "given init"."""
+    return TITLES[prefix].replace("initialisation", "init")

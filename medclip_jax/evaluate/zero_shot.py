@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Float
 
+from medclip_jax.evaluate.bootstrap import RANDOM
 from medclip_jax.evaluate.encode import (
     ImageTextEncoder,
     Studies,
@@ -48,8 +49,10 @@ def evaluate(
     return score_studies(
         table,
         list(prompts),
-        scores(both.trained, both.trained_images),
-        scores(both.random, both.random_images),
+        {
+            "": scores(both.trained, both.trained_images),
+            RANDOM: scores(both.random, both.random_images),
+        },
         request,
         {
             "prompts": {

@@ -17,18 +17,23 @@ from jaxtyping import Bool, Float, Int, UInt8
 from ml_collections import ConfigDict
 
 from medclip_jax import zero_shot
-from medclip_jax.config import read_config
+from medclip_jax.convert.variables_file import read_variables
 from medclip_jax.data.augment import Augmentation, prepare
 from medclip_jax.data.images import ImageSource, decode_gray, fit_square
-from medclip_jax.data.tokenizer import Tokenizer, load_tokenizer
+from medclip_jax.data.tokenizer import Tokenizer
 from medclip_jax.errors import UserError
 from medclip_jax.inference import masked, pairs, reports
 from medclip_jax.inference.batches import call, in_batches
 from medclip_jax.models.factory import build_model
 from medclip_jax.models.image_text_model import ImageTextModel
-from medclip_jax.train.checkpoint import Checkpointer
 from medclip_jax.train.masks import BatchMasks
-from medclip_jax.train.state import Batch, dummy_batch, init_variables, quick_compilation
+from medclip_jax.train.state import (
+    Batch,
+    dummy_batch,
+    init_variables,
+    quick_compilation,
+    with_initial,
+)
 
 Embeddings = Float[np.ndarray, "num_examples size"]
 PairScores = Float[np.ndarray, "images texts"]
@@ -47,12 +52,14 @@ class Encoder:
     Attributes:
         variables: Flax variables ("params", "batch_stats").
         step: the training step they are from; 0 for random ones.
+        initial_file: the published weights that training started from, if it was given some.
     """
 
     config: ConfigDict
     tokenizer: Tokenizer
     variables: Mapping[str, Any]
     step: int = 0
+    initial_file: Path | None = None
 
     def embed_images(
         self, images: Sequence[ImageSource], *, batch_size: int = 64, progress: bool = False
@@ -204,11 +211,20 @@ class Encoder:
 
     def randomly_initialized(self, seed: int = 0) -> "Encoder":
         """The same architecture and tokenizer with random weights: the baseline of every figure."""
-        init = jax.jit(
-            lambda: init_variables(self.model, seed, self._example()),
-            compiler_options=quick_compilation(),
-        )
-        return dataclasses.replace(self, variables=init(), step=0)
+        init = jax.jit(self._init, static_argnums=0, compiler_options=quick_compilation())
+        return dataclasses.replace(self, variables=init(seed), step=0)
+
+    def shapes(self) -> Any:
+        """The shapes and types that the model's variables have."""
+        return jax.eval_shape(lambda: self._init(0))
+
+    def as_given(self, seed: int = 0) -> "Encoder | None":
+        """As training started: random weights but for the published ones, if it was given some."""
+        if self.initial_file is None:
+            return None
+        initial, _ = read_variables(self.initial_file)
+        random = self.randomly_initialized(seed)
+        return dataclasses.replace(random, variables=with_initial(random.variables, initial))
 
     @functools.cached_property
     def model(self) -> ImageTextModel:
@@ -241,6 +257,9 @@ class Encoder:
         """Token ids and mask `[N, max_length]`."""
         return self.tokenizer.encode_batch(texts, self.config.text_encoder.max_length)
 
+    def _init(self, seed: int) -> dict[str, Any]:
+        return init_variables(self.model, seed, self._example())
+
     def _example(self) -> Batch:
         """A batch to initialise with."""
         config = self.config
@@ -265,22 +284,3 @@ class Encoder:
 
 
 _compiled = jax.jit(call, static_argnums=(0, 2))
-
-
-def load(directory: str | Path) -> Encoder:
-    """The encoders of a run's workdir: the checkpoint of the lowest validation loss, else the last.
-
-    Raises:
-        UserError: the directory is no run, or holds no checkpoint.
-    """
-    directory = Path(directory)
-    config = read_config(directory / "config.json")
-    tokenizer = load_tokenizer(directory / "tokenizer")
-    checkpoints = directory / "checkpoints"
-    checkpointer = Checkpointer(checkpoints, read_only=True) if checkpoints.is_dir() else None
-    step = checkpointer.best_step() if checkpointer else None
-    if checkpointer is None or step is None:
-        raise UserError(f"{checkpoints} holds no checkpoint yet: let the run reach one")
-    variables = checkpointer.restore_model(step)
-    checkpointer.close()
-    return Encoder(config, tokenizer, variables, step)

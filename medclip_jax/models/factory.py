@@ -107,6 +107,7 @@ def _vit(
         num_heads=num_heads,
         patch_size=patch_size,
         pooling=config.pooling,
+        epsilon=config.epsilon,
         remat=config.remat,
         dtype=dtype,
     )
@@ -133,6 +134,7 @@ def _bert(config: ConfigDict, vocab_size: int, dtype: DTypeLike) -> nn.Module:
         intermediate_size=config.intermediate_size,
         max_position_embeddings=config.max_position_embeddings,
         dropout_rate=config.dropout_rate,
+        epsilon=config.epsilon,
         remat=config.remat,
         dtype=dtype,
     )

@@ -10,7 +10,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from medclip_jax.evaluate.bootstrap import RANDOM
+from medclip_jax.evaluate.bootstrap import GIVEN, RANDOM
 from medclip_jax.evaluate.classification import RankedScores
 from medclip_jax.evaluate.table import format_value
 from medclip_jax.report.run_files import Evaluation, RunFiles
@@ -18,6 +18,7 @@ from medclip_jax.report.run_files import Evaluation, RunFiles
 TRAINED = "#1f5fa8"
 VALIDATION = "#c2571a"
 BASELINE = "#8a8f98"
+GIVEN_COLOR = "#3c8d5a"
 _STYLE: dict[Any, Any] = {
     "axes.edgecolor": "#c4c8ce",
     "axes.grid": True,
@@ -81,7 +82,7 @@ def _direction(name: str) -> str:
 
 
 def roc_chart(evaluation: Evaluation) -> str | None:
-    """ROC curves of every label that has both classes, beside random initialisation."""
+    """ROC curves of every label that has both classes, beside the baselines."""
     arrays = evaluation.arrays
     if "scores" not in arrays:
         return None
@@ -111,8 +112,11 @@ def _plot_roc(axes: Axes, evaluation: Evaluation, column: int) -> None:
     axes.plot([0, 1], [0, 1], color="#d5d8dd", linewidth=0.8)
     for key, prefix, title, color, style, width in (
         ("random_scores", RANDOM, "random init", BASELINE, "--", 1.2),
+        ("given_scores", GIVEN, "given init", GIVEN_COLOR, ":", 1.2),
         ("scores", "", "trained", TRAINED, "-", 1.8),
     ):
+        if key not in arrays:
+            continue
         label = f"{title} {format_value(evaluation.metrics.get(f'{prefix}auroc/{name}'))}"
         curve = RankedScores.from_scores(arrays[key][:, column], labels).roc_curve()
         axes.plot(*curve, style, color=color, linewidth=width, label=label)

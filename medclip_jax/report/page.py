@@ -110,6 +110,7 @@ def _common(evaluation: Evaluation) -> dict[str, Any]:
     facts = dataclasses.asdict(dataclasses.replace(evaluation, arrays={}))
     return {
         "task": evaluation.task,
+        "baselines": tables.baseline_titles(evaluation),
         "dataset": evaluation.dataset,
         "split": evaluation.split,
         "num_examples": evaluation.num_examples,

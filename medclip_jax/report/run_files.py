@@ -64,13 +64,21 @@ def read_run(workdir: Path) -> RunFiles:
     if not lines:
         raise UserError(f"{metrics} holds no line yet: wait for the run's first log")
     config = workdir / "config.json"
-    files = sorted((workdir / "evaluations").glob("*.json"))
     return RunFiles(
         name=workdir.resolve().name,
         config=_read_json(config.read_text(), config) if config.is_file() else {},
         lines=[_with_nan(_read_json(line, metrics)) for line in lines],
-        evaluations=[_read_evaluation(file) for file in files],
+        evaluations=read_evaluations(workdir),
     )
+
+
+def read_evaluations(workdir: Path) -> list[Evaluation]:
+    """The evaluations of a workdir, by the names of their files.
+
+    Raises:
+        UserError: a file is damaged.
+    """
+    return [_read_evaluation(path) for path in sorted((workdir / "evaluations").glob("*.json"))]
 
 
 def _read_evaluation(path: Path) -> Evaluation:

@@ -1,12 +1,18 @@
-"""The tables of the page: figures with their intervals beside random initialisation and chance."""
+"""The tables of the page: figures with their intervals beside the baselines and chance."""
 
 import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from medclip_jax.evaluate.bootstrap import RANDOM
+from medclip_jax.evaluate.bootstrap import RANDOM, TITLES
 from medclip_jax.evaluate.result import CHANCE
-from medclip_jax.evaluate.table import format_interval, format_value, shown_metrics
+from medclip_jax.evaluate.table import (
+    baselines_in,
+    format_interval,
+    format_value,
+    short_title,
+    shown_metrics,
+)
 from medclip_jax.report.run_files import Evaluation, RunFiles
 
 _DIRECTIONS = {
@@ -31,10 +37,11 @@ _SUMMARY_KEYS = {
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """A figure and, where it has one, its interval."""
+    """A figure and, where it has one, its interval; and whether it is of a baseline or chance."""
 
     value: str
     interval: str = ""
+    is_baseline: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,13 +65,21 @@ class Headline:
 
 
 def metric_rows(evaluation: Evaluation) -> list[Row]:
-    """Of each figure that the printed table has: trained, random initialisation, chance."""
-    rows = []
-    for name in shown_metrics(evaluation.metrics):
-        cells = [_cell(evaluation, name), _cell(evaluation, RANDOM + name)]
-        cells.append(_cell(evaluation, CHANCE + name))
-        rows.append(Row(metric_name(name), cells, name.endswith("recall@1")))
-    return rows
+    """Of each figure that the printed table has: trained, the baselines, chance."""
+    prefixes = ("", *baselines_in(evaluation.metrics), CHANCE)
+    return [
+        Row(
+            metric_name(name),
+            [_cell(evaluation, prefix + name) for prefix in prefixes],
+            name.endswith("recall@1"),
+        )
+        for name in shown_metrics(evaluation.metrics)
+    ]
+
+
+def baseline_titles(evaluation: Evaluation) -> list[str]:
+    """What heads the columns of the baselines."""
+    return [short_title(prefix) for prefix in baselines_in(evaluation.metrics)]
 
 
 def metric_name(metric: str) -> str:
@@ -77,7 +92,7 @@ def metric_name(metric: str) -> str:
 
 
 def label_rows(evaluation: Evaluation) -> list[Row]:
-    """Macro means and labels: AUROC and AUPRC, trained and random, and the prevalence."""
+    """Macro means and labels: AUROC and AUPRC, trained and baselines, and the prevalence."""
     labels = [name.removeprefix("auroc/") for name in evaluation.metrics if name[:6] == "auroc/"]
     rows = [Row("Macro mean", _label_cells(evaluation, "macro_auroc", "macro_auprc"), True)]
     return rows + [
@@ -86,14 +101,16 @@ def label_rows(evaluation: Evaluation) -> list[Row]:
 
 
 def _label_cells(evaluation: Evaluation, auroc: str, auprc: str) -> list[Cell]:
-    names = (auroc, RANDOM + auroc, auprc, RANDOM + auprc, CHANCE + auprc)
-    return [_cell(evaluation, name) for name in names]
+    prefixes = ("", *baselines_in(evaluation.metrics))
+    names = [prefix + name for name in (auroc, auprc) for prefix in prefixes]
+    return [_cell(evaluation, name) for name in (*names, CHANCE + auprc)]
 
 
 def _cell(evaluation: Evaluation, name: str) -> Cell:
     interval = format_interval(evaluation.intervals.get(name), name)
     value = format_value(evaluation.metrics.get(name), name)
-    return Cell(value, "" if interval == "–" else interval)
+    is_baseline = name.startswith((*TITLES, CHANCE))
+    return Cell(value, "" if interval == "–" else interval, is_baseline)
 
 
 def headlines(run: RunFiles) -> list[Headline]:

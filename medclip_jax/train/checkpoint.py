@@ -85,8 +85,8 @@ class Checkpointer:
         """The variables that evaluation uses, as NumPy arrays, of the checkpoint at `step`."""
         arguments = ocp.args.Composite(model=ocp.args.StandardRestore())
         item = self._manager.restore(step, args=arguments).model
-        params = item.get("ema_params") or item["params"]
-        return {"params": params, "batch_stats": item.get("batch_stats", {})}
+        statistics = {name: item[name] for name in ("batch_stats",) if name in item}
+        return {"params": item.get("ema_params") or item["params"]} | statistics
 
     def reached_preemption(self, step: int) -> bool:
         """True on every process at the same step once the cluster has told one to stop."""

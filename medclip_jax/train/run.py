@@ -14,10 +14,13 @@ from ml_collections import ConfigDict
 
 from medclip_jax import sharding
 from medclip_jax.config import check_same_run, read_config, write_config
+from medclip_jax.convert.initialize import INITIAL_ENCODERS, read_initial, tokenizer_directory
+from medclip_jax.convert.variables_file import write_variables
 from medclip_jax.data import pipeline
 from medclip_jax.data.tokenizer import Tokenizer, load_tokenizer, train_wordpiece
 from medclip_jax.errors import UserError
 from medclip_jax.models.factory import build_model
+from medclip_jax.models.image_text_model import ImageTextModel
 from medclip_jax.train import optimizer as optimizers
 from medclip_jax.train.checkpoint import Checkpointer, has_checkpoint
 from medclip_jax.train.masks import BatchMasks
@@ -88,7 +91,7 @@ def prepare_run(config: ConfigDict, workdir: Path) -> Run:
         "rows": sharding.local_rows(mesh, config.batch_size),
     }
     iterator = pipeline.make_iterator(config.data, **arguments)
-    state, steps = _prepare_steps(config, mesh, tokenizer)
+    state, steps = _prepare_steps(config, mesh, tokenizer, None if resuming else workdir)
     # Opened last: its threads would add their own errors to one of the above.
     checkpointer = Checkpointer(workdir / "checkpoints")
     if resuming:
@@ -113,9 +116,12 @@ def views_per_study(config: ConfigDict) -> int:
 
 
 def _prepare_steps(
-    config: ConfigDict, mesh: Mesh, tokenizer: Tokenizer
+    config: ConfigDict, mesh: Mesh, tokenizer: Tokenizer, new_workdir: Path | None
 ) -> tuple[TrainState, dict[str, Callable[..., Any]]]:
-    """A fresh state, and the functions of `Run` that work on it, jitted for the mesh."""
+    """A fresh state, and the functions of `Run` that work on it, jitted for the mesh.
+
+    The state of a new run has the weights that the config names, and keeps them in its workdir.
+    """
     masks = BatchMasks.from_config(config, tokenizer)
     model = build_model(config, tokenizer.vocab_size)
     num_labels = len(pipeline.label_names(config.data))
@@ -130,7 +136,8 @@ def _prepare_steps(
         config.schedule, config.optimizer.learning_rate, config.num_steps
     )
     plateau = optimizers.make_plateau(config.schedule)
-    state = create_state(model, optimizer, plateau, config, batch, mesh)
+    initial = _read_initial(config, model, variables, new_workdir) if new_workdir else {}
+    state = create_state(model, optimizer, plateau, config, batch, mesh, initial)
     if jax.process_index() == 0:
         print(parameter_overview.get_parameter_overview(state.params, include_stats=False))
 
@@ -145,6 +152,19 @@ def _prepare_steps(
             out_shardings=everywhere,
         ),
     }
+
+
+def _read_initial(
+    config: ConfigDict, model: ImageTextModel, shapes: dict[str, Any], workdir: Path
+) -> dict[str, Any]:
+    """The pretrained variables that the config asks for, which the workdir keeps; says what."""
+    initial, notes = read_initial(config, model, shapes)
+    if jax.process_index() == 0:
+        (workdir / INITIAL_ENCODERS).unlink(missing_ok=True)
+        if initial:
+            print(*notes, sep="\n")
+            write_variables(workdir / INITIAL_ENCODERS, initial, {})
+    return initial
 
 
 def _check_label_use(config: ConfigDict, num_labels: int) -> None:
@@ -176,11 +196,12 @@ def _prepare_workdir(config: ConfigDict, workdir: Path, resuming: bool) -> Token
 
 
 def _prepare_tokenizer(config: ConfigDict, directory: Path) -> None:
-    """Copies the named tokenizer into the workdir, or trains one on the training reports."""
-    if config.tokenizer.directory:
-        load_tokenizer(config.tokenizer.directory)  # refuses what is none
+    """Copies the given tokenizer into the workdir, or trains one on the training reports."""
+    given = tokenizer_directory(config)
+    if given:
+        load_tokenizer(given)  # refuses what is none
         directory.mkdir()
-        for file in Path(config.tokenizer.directory).iterdir():
+        for file in given.iterdir():
             if file.name in TOKENIZER_FILES:  # a model's weights may lie beside them
                 shutil.copy(file, directory)
     else:

@@ -1,11 +1,13 @@
 """All that a training run carries from one step to the next, as one frozen PyTree."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
+from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -65,6 +67,11 @@ def init_variables(model: ImageTextModel, seed: int, batch: Batch) -> dict[str, 
     return dict(model.init(keys, batch, train=False))
 
 
+def with_initial(variables: Mapping[str, Any], initial: Mapping[str, Any]) -> dict[str, Any]:
+    """The variables, with those of `initial`, a part of the same tree, in their places."""
+    return unflatten_dict(flatten_dict(variables) | flatten_dict(initial))
+
+
 def quick_compilation() -> dict[str, int] | None:
     """Compiler options for what runs once: on a CPU no optimisation, in a quarter of the time."""
     return {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
@@ -77,11 +84,22 @@ def create_state(
     config: ConfigDict,
     batch: Batch,
     mesh: Mesh,
+    initial: Mapping[str, Any] | None = None,
 ) -> TrainState:
-    """A fresh state, made on the mesh leaf by leaf where it will lie."""
+    """A fresh state, made on the mesh leaf by leaf where it will lie.
 
-    def init() -> TrainState:
-        variables = init_variables(model, config.seed, batch)
+    Args:
+        model: the model.
+        optimizer: of the trainable parameters.
+        plateau: scales the learning rate.
+        config: of the run.
+        batch: in the shape that the model takes, with what `BatchMasks` adds.
+        mesh: where the state lies.
+        initial: variables that are not random, a part of the tree; the same on every process.
+    """
+
+    def init(initial: Mapping[str, Any]) -> TrainState:
+        variables = with_initial(init_variables(model, config.seed, batch), initial)
         params = variables["params"]
         trainable, _ = optimizers.split_frozen(params, config.optimizer.frozen)
         return TrainState(
@@ -93,5 +111,6 @@ def create_state(
             ema_params=jax.tree.map(jnp.copy, params) if config.optimizer.ema_decay else {},
         )
 
-    shardings = sharding.state_shardings(mesh, jax.eval_shape(init))
-    return jax.jit(init, out_shardings=shardings, compiler_options=quick_compilation())()
+    initial = initial or {}
+    shardings = sharding.state_shardings(mesh, jax.eval_shape(init, initial))
+    return jax.jit(init, out_shardings=shardings, compiler_options=quick_compilation())(initial)

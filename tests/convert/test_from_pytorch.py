@@ -17,6 +17,7 @@ from medclip_jax.convert.from_pytorch import (
     vit_from_huggingface,
     vit_from_timm,
 )
+from medclip_jax.convert.to_pytorch import family_state_dict
 from medclip_jax.errors import UserError
 from medclip_jax.models.bert import Bert
 from medclip_jax.models.resnet import ResNet
@@ -36,32 +37,11 @@ def random_variables(module, *arguments, **options):
     )
 
 
-def to_state_dict(tree, table):
-    """The inverse of the conversion, from the same table."""
-    arrays = {
-        jax.tree_util.keystr(path, simple=True, separator="/"): leaf
-        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
-    }
-    state_dict = {}
-    for path in list(arrays):
-        for row in table.rows:
-            name = translate_name(path, row.paths[0], row.torch_name)
-            if name is None:
-                continue
-            parts = [arrays.pop(translate_name(path, row.paths[0], other)) for other in row.paths]
-            if row.axes is not None:
-                parts = [part.transpose(np.argsort(row.axes)) for part in parts]
-            assert name not in state_dict
-            state_dict[name] = np.concatenate(parts)
-    assert not arrays, "arrays of ours that the table does not know"
-    return state_dict
-
-
 @pytest.mark.parametrize("blocks, bottleneck", [((2, 2, 2, 2), False), ((3, 4, 6, 3), True)])
 def test_resnet_round_trip(blocks, bottleneck):
     model = ResNet(blocks=blocks, bottleneck=bottleneck, width=4)
     variables = random_variables(model, IMAGE, train=False)
-    state_dict = to_state_dict(variables, TORCHVISION_RESNET)
+    state_dict = family_state_dict(TORCHVISION_RESNET, variables)
     assert state_dict["layer2.0.downsample.0.weight"].ndim == 4
     converted = resnet_from_torchvision(state_dict, channels=3)
     jax.tree.map(np.testing.assert_array_equal, converted, variables)
@@ -72,13 +52,13 @@ def test_resnet_round_trip(blocks, bottleneck):
 )
 def test_vit_round_trip(table, convert):
     params = random_variables(VIT, IMAGE, train=False)["params"]
-    converted = convert(to_state_dict(params, table), channels=3)
+    converted = convert(family_state_dict(table, params), channels=3)
     jax.tree.map(np.testing.assert_array_equal, converted, params)
 
 
 def test_bert_round_trip():
     params = random_variables(BERT, *TOKENS, deterministic=True)["params"]
-    state_dict = to_state_dict(params, HUGGINGFACE_BERT)
+    state_dict = family_state_dict(HUGGINGFACE_BERT, params)
     assert state_dict["encoder.layer.11.attention.self.query.weight"].shape == (8, 8)
     jax.tree.map(np.testing.assert_array_equal, bert_from_huggingface(state_dict), params)
 

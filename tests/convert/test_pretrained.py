@@ -17,7 +17,7 @@ torch = pytest.importorskip("torch")
 
 def weights_of(model) -> Weights:
     state = {name: tensor.detach().numpy() for name, tensor in model.state_dict().items()}
-    return Weights(state, {}, None)
+    return Weights(state, {})
 
 
 def saved_weights_of(model, folder) -> Weights:
@@ -168,9 +168,9 @@ def test_other_sizes_are_named(bert_weights, options: dict[str, int], message: s
 
 def test_other_architectures_are_refused(bert_weights) -> None:
     with pytest.raises(UserError, match="unknown kind .with 'a.b'.; known are: torchvision ResNet"):
-        fit_image_encoder(Weights({"a.b": np.ones(3)}, {}, None), {}, channels=1)
+        fit_image_encoder(Weights({"a.b": np.ones(3)}, {}), {}, channels=1)
     with pytest.raises(UserError, match="known are: Hugging Face BERT"):
-        fit_text_encoder(Weights({}, {}, None), {})
+        fit_text_encoder(Weights({}, {}), {})
     weights = bert_weights()
     weights.arrays["encoder.layer.0.adapter.weight"] = np.ones((2, 2), np.float32)
     with pytest.raises(UserError, match="hold 'encoder.layer.0.adapter.weight', which is no array"):

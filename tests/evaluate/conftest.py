@@ -32,6 +32,7 @@ class VectorEncoder:
     matrix: np.ndarray
     temperature: float = 0.5
     step: int = 7
+    given: np.ndarray | None = None
     config: ConfigDict = dataclasses.field(
         default_factory=lambda: ConfigDict({"text_encoder": {"max_length": 32}})
     )
@@ -54,6 +55,9 @@ class VectorEncoder:
         images = self.image_features(images)
         texts = np.stack([self.texts[text] for text in texts]) @ self.matrix
         return -np.linalg.norm(images[:, None] - texts[None], axis=-1).astype(np.float32)
+
+    def as_given(self, seed=0):
+        return None if self.given is None else dataclasses.replace(self, matrix=self.given, step=0)
 
     def randomly_initialized(self, seed=0):
         size = len(self.matrix)

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from medclip_jax.evaluate.bootstrap import (
-    IMPROVEMENT,
+    IMPROVEMENTS,
     RANDOM,
     bootstrap_intervals,
-    compare_with_random,
+    compare,
 )
 
 
@@ -88,13 +88,13 @@ def test_improvement_is_paired():
     common = generator.normal(size=200) * 10
     trained, random = common + 1 + 0.01 * generator.normal(size=200), common
     patients = np.arange(200).astype(str)
-    metrics, both = compare_with_random(
-        weighted_mean(trained), weighted_mean(random), patients, headline=["mean"]
+    metrics, both = compare(
+        weighted_mean(trained), {RANDOM: weighted_mean(random)}, patients, headline=["mean"]
     )
     assert metrics["mean"] == pytest.approx(trained.mean())
     assert metrics[RANDOM + "mean"] == pytest.approx(random.mean())
-    assert metrics[IMPROVEMENT + "mean"] == pytest.approx((trained - random).mean())
+    assert metrics[IMPROVEMENTS[RANDOM] + "mean"] == pytest.approx((trained - random).mean())
     intervals = bootstrap_intervals(both, patients, 500).intervals
-    low, high = intervals[IMPROVEMENT + "mean"]
+    low, high = intervals[IMPROVEMENTS[RANDOM] + "mean"]
     assert 0.99 < low < high < 1.01
     assert intervals["mean"][1] - intervals["mean"][0] > 1

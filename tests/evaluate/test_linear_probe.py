@@ -285,6 +285,23 @@ def test_budgets_change_nothing_else_and_end_in_the_full_figures(
     assert full == pytest.approx(macro)
 
 
+def test_published_weights_are_a_baseline_of_their_own(splits, encoder, opened, budget_request):
+    given = dataclasses.replace(encoder, given=encoder.randomly_initialized(99).matrix)
+    result = evaluate(given, opened(splits), budget_request)
+    alone = evaluate(encoder.randomly_initialized(99), opened(splits), budget_request)
+    for name in ("macro_auroc", "macro_auroc@20%", "macro_auroc_sd@20%"):
+        assert result.metrics["given_initialization/" + name] == alone.metrics[name]
+    gain = result.metrics["macro_auroc"] - alone.metrics["macro_auroc"]
+    name = "improvement_over_given_initialization/macro_auroc"
+    assert result.metrics[name] == pytest.approx(gain)
+    assert name in result.confidence_intervals
+    assert result.protocol["chosen_given_initialization"] == alone.protocol["chosen"]
+    np.testing.assert_array_equal(result.arrays["given_scores"], alone.arrays["scores"])
+    plain = evaluate(encoder, opened(splits), budget_request)
+    kept = {name: value for name, value in result.metrics.items() if "given" not in name}
+    assert kept == plain.metrics
+
+
 def test_features_are_computed_once(splits, encoder, opened, budget_request, monkeypatch):
     calls = []
     compute = type(encoder).image_features

@@ -46,6 +46,10 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return paths
 
 
+def test_a_run_without_published_weights_was_given_none(encoder: Encoder) -> None:
+    assert encoder.as_given() is None
+
+
 def test_paths_bytes_arrays_and_pil_images_give_the_same(
     encoder: Encoder, files: list[str]
 ) -> None:

@@ -56,10 +56,16 @@ def test_metric_rows():
     recall, rank = metric_rows(RETRIEVAL)
     assert recall == Row(
         "Text → image, recall@1",
-        [Cell("0.250", "0.200 to 0.300"), Cell("0.010", "0.000 to 0.020"), Cell("0.020")],
+        [
+            Cell("0.250", "0.200 to 0.300"),
+            Cell("0.010", "0.000 to 0.020", True),
+            Cell("0.020", "", True),
+        ],
         strong=True,
     )
-    assert rank == Row("Text → image, median rank", [Cell("4.0"), Cell("50.5"), Cell("49.0")])
+    assert rank == Row(
+        "Text → image, median rank", [Cell("4.0"), Cell("50.5", "", True), Cell("49.0", "", True)]
+    )
 
 
 def test_label_rows():

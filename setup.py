@@ -36,7 +36,8 @@ CORE = [
     "tokenizers>=0.21",
     "tqdm>=4.66",
 ]
-TORCH = ["timm>=1.0", "torch>=2.5", "torchvision>=0.20", "transformers>=5.0"]
+DEMO = ["torch>=2.5", "transformers>=5.0"]  # with which the demo checks its export
+TORCH = [*DEMO, "timm>=1.0", "torchvision>=0.20"]
 # Decodes lossless and 12-bit JPEG in DICOM; an extra, since it is under the GPL.
 DICOM_JPEG = ["pylibjpeg-libjpeg>=2.3"]
 TENSORFLOW = ["tensorflow>=2.20"]
@@ -67,6 +68,7 @@ setup(
     extras_require={
         "cuda": ["jax[cuda12]>=0.10.2"],
         "tpu": ["jax[tpu]>=0.10.2"],
+        "demo": DEMO,
         "dicom-jpeg": DICOM_JPEG,
         "torch": TORCH,
         "tensorflow": TENSORFLOW,

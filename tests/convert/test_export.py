@@ -81,7 +81,12 @@ def test_safetensors_is_read_back_bit_by_bit(workdir: Path, tmp_path: Path) -> N
 def test_an_export_can_be_evaluated(workdir: Path, toy_data: Path, tmp_path: Path) -> None:
     export(workdir, "safetensors", tmp_path / "out")
     run_task(
-        "linear-probe", tmp_path / "out", "manifest/toy", split="test", data_dir=toy_data, output=None
+        "linear-probe",
+        tmp_path / "out",
+        "manifest/toy",
+        split="test",
+        data_dir=toy_data,
+        output=None,
     )
     name = "linear-probe-manifest_toy-test.json"
     ours, theirs = (

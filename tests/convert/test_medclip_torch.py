@@ -98,7 +98,10 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
     "images alone": ("combined", {"text_encoder.name": "none", **only("masked_vision")}),
-    "fusion unused": ("combined", only("contrastive", "captioning")),
+    "fusion unused": (
+        "combined",
+        {"caption_decoder.num_layers": 2, **only("contrastive", "captioning")},
+    ),
     "combined, coarse grid": (
         "combined",
         {"image_encoder.name": "resnet18", "objectives.masked_vision.scales": (1, 2)},
@@ -139,12 +142,13 @@ def test_outputs(variant: str, tokens: Tokenizer, tmp_path: Path) -> None:
         np.testing.assert_allclose(theirs[name], expected, atol=TOLERANCE, rtol=1e-5, err_msg=name)
 
 
-@pytest.mark.parametrize("variant", ["radtex", "forwards only", "fusion unused"])
+@pytest.mark.parametrize("variant", ["radtex", "fusion unused"])
 def test_greedy_reports(variant: str, tokens: Tokenizer, tmp_path: Path) -> None:
-    # So that the next token depends on more than the last.
-    factors = {"position_embeddings": 8.0, "image_attention/output/kernel": 8.0}
-    encoder = scaled(make_encoder(variant, tokens), factors)
+    # So that the next token depends on the image and its place more than on the last one.
+    factors = {"position_embeddings": 8.0, "image_attention/output/kernel": 8.0, "_bias": 0.0}
+    encoder = scaled(make_encoder(variant, tokens), factors | {"mlp_norm/bias": 0.0})
     inputs = make_inputs(encoder)
+    inputs.image[:] += np.arange(-2, 2, dtype=np.float32).reshape(4, 1, 1, 1)
     model = medclip_torch.load(write(encoder, tmp_path))
     image = torch_inputs(inputs)[0]
     frame = encoder.tokenize([""])[0][0]
@@ -223,7 +227,7 @@ def test_epsilons(tokens: Tokenizer, tmp_path: Path) -> None:
 
     def difference() -> float:
         theirs = torch_outputs(model, inputs)
-        return max(np.abs(theirs[key] - ours[key]).max() / np.ptp(ours[key]) for key in ours)
+        return max(np.abs(theirs[key] - ours[key]).max() / np.abs(ours[key]).max() for key in ours)
 
     assert difference() < 1e-5
     for name, norm in model.named_modules():

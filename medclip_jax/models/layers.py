@@ -138,8 +138,11 @@ class BatchNorm(nn.Module):
                     for of_batch, kept in zip((mean, var, unbiased_var), running, strict=True)
                 )
             if not self.is_initializing():
-                running_mean.value += (1 - self.momentum) * (mean - running_mean.value)
-                running_var.value += (1 - self.momentum) * (unbiased_var - running_var.value)
+                # Without gradients: images with masked patches are normalised by these in the same
+                # step.
+                mean_now, var_now = jax.lax.stop_gradient((mean, unbiased_var))
+                running_mean.value += (1 - self.momentum) * (mean_now - running_mean.value)
+                running_var.value += (1 - self.momentum) * (var_now - running_var.value)
         else:
             mean, var = running_mean.value, running_var.value
         x = (x - mean) * (jax.lax.rsqrt(var + self.epsilon) * scale) + bias

@@ -332,11 +332,6 @@ def test_gradients_and_statistics_of_a_training_step(tokens: Tokenizer, tmp_path
         outputs["match_logits"] = outputs["match_logits"][:4]  # of the pairs; the rest is drawn
         cosines = outputs["image_embeddings"] @ outputs["text_embeddings"].T
         outputs["logits_per_image"] = cosines / outputs["temperature"]
-        # Masked images take the running statistics, which are no function of the parameters.
-        fixed = {"params": params, **jax.lax.stop_gradient(changed)}
-        outputs["patch_predictions"] = model.apply(
-            fixed, batch, outputs["text_tokens"], method="fill_patches"
-        )
         return sum(jnp.sum(outputs[key] * weights(outputs[key].shape)) for key in TRAINED), changed
 
     (loss, changed), gradients = our_loss(encoder.variables["params"])

@@ -158,7 +158,8 @@ def test_longer_and_shorter_texts(bert_weights) -> None:
         ({"num_hidden_layers": 3}, "have params/layer_2/.* our encoder has no place for"),
         ({"num_hidden_layers": 1}, "lack params/layer_1/.*set its size to theirs"),
         ({"hidden_size": 32}, r"of the weights is .*32.*, of our encoder .*16"),
-        ({"vocab_size": 51}, r"word_embeddings.* is \[51, 16\], of our encoder \[50, 16\]"),
+        ({"vocab_size": 49}, "know 49 tokens, the tokenizer has 50: leave config.tokenizer.dir"),
+        ({"type_vocab_size": 3}, r"token_type_emb.* is \[3, 16\], of our encoder \[2, 16\]"),
     ],
 )
 def test_other_sizes_are_named(bert_weights, options: dict[str, int], message: str) -> None:

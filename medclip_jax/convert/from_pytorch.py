@@ -12,6 +12,7 @@ from medclip_jax.convert.name_tables import (
     HUGGINGFACE_VIT,
     TIMM_VIT,
     TORCHVISION_RESNET,
+    TORCHVISION_VIT,
     UNCHANGED,
     NameRow,
     NameTable,
@@ -50,6 +51,16 @@ def resnet_from_huggingface(
 def vit_from_timm(state_dict: Mapping[str, np.ndarray], *, channels: int) -> dict[str, Any]:
     """The params of a `VisionTransformer` from a timm one's state dict; see the ResNet's."""
     return _convert(state_dict, TIMM_VIT, channels)
+
+
+def vit_from_torchvision(state_dict: Mapping[str, np.ndarray], *, channels: int) -> dict[str, Any]:
+    """The params of a `VisionTransformer` from a torchvision one's state dict; see the ResNet's."""
+    # Files from before version 0.13 have other names for the MLP.
+    renamed = {
+        name.replace("mlp.linear_1.", "mlp.0.").replace("mlp.linear_2.", "mlp.3."): array
+        for name, array in state_dict.items()
+    }
+    return _convert(renamed, TORCHVISION_VIT, channels)
 
 
 def vit_from_huggingface(state_dict: Mapping[str, np.ndarray], *, channels: int) -> dict[str, Any]:

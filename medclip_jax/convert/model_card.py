@@ -1,5 +1,6 @@
 """The model card of an export: what it is, how to load it, its data, its figures, its limits."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ def write_model_card(encoder: Encoder, checkpoint: Path, format_name: str, outpu
         files={path.name for path in output.iterdir()},
         config=encoder.config,
         settings=config_rows(encoder.config.to_dict()),
+        config_json=json.dumps(encoder.config.to_dict(), indent=2),
         augmentation=Augmentation.from_config(encoder.config.augmentation),
         data=[_describe(*_set) for _set in _sets(encoder.config)],
         evaluations=[_measures(evaluation) for evaluation in read_evaluations(checkpoint)],

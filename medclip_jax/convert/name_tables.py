@@ -143,6 +143,34 @@ TIMM_VIT = NameTable(
     first_convolution="patch_embed.proj.weight",
 )
 
+_TORCHVISION_LAYER = "encoder.layers.encoder_layer_{layer}"
+
+TORCHVISION_VIT = NameTable(
+    family="torchvision vision transformer",
+    rows=(
+        NameRow("class_token", ("cls_token",)),
+        NameRow("encoder.pos_embedding", ("position_embedding",)),
+        *_affine("conv_proj", "patch_embedding", axes=CONVOLUTION),
+        *_layer_norm(f"{_TORCHVISION_LAYER}.ln_1", "layer_{layer}/attention_norm"),
+        NameRow(
+            f"{_TORCHVISION_LAYER}.self_attention.in_proj_weight",
+            tuple(f"{path}/kernel" for path in _QUERY_KEY_VALUE),
+            LINEAR,
+        ),
+        NameRow(
+            f"{_TORCHVISION_LAYER}.self_attention.in_proj_bias",
+            tuple(f"{path}/bias" for path in _QUERY_KEY_VALUE),
+        ),
+        *_affine(f"{_TORCHVISION_LAYER}.self_attention.out_proj", f"{_ATTENTION}/output"),
+        *_layer_norm(f"{_TORCHVISION_LAYER}.ln_2", "layer_{layer}/mlp_norm"),
+        *_affine(f"{_TORCHVISION_LAYER}.mlp.0", "layer_{layer}/mlp/hidden"),
+        *_affine(f"{_TORCHVISION_LAYER}.mlp.3", "layer_{layer}/mlp/output"),
+        *_layer_norm("encoder.ln", "norm"),
+    ),
+    left_out=("heads.*",),
+    first_convolution="conv_proj.weight",
+)
+
 HUGGINGFACE_VIT = NameTable(
     family="Hugging Face vision transformer",
     rows=(

@@ -54,6 +54,11 @@ _IMAGE_FAMILIES = (
         "embedder.embedder.convolution.weight",
         lambda arrays, channels: from_pytorch.resnet_from_huggingface(arrays, channels=channels),
     ),
+    _Family(
+        name_tables.TORCHVISION_VIT,
+        "conv_proj.weight",
+        _params(from_pytorch.vit_from_torchvision),
+    ),
     _Family(name_tables.TIMM_VIT, "patch_embed.proj.weight", _params(from_pytorch.vit_from_timm)),
     _Family(
         name_tables.HUGGINGFACE_VIT,

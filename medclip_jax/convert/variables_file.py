@@ -15,8 +15,7 @@ def write_variables(path: Path, variables: Mapping[str, Any], metadata: Mapping[
     from safetensors.numpy import save_file
 
     arrays = {
-        name: np.array(array, order="C")
-        for name, array in flatten_dict(variables, sep="/").items()
+        name: np.array(array, order="C") for name, array in flatten_dict(variables, sep="/").items()
     }
     save_file(arrays, path, metadata=dict(metadata))
 

@@ -85,6 +85,29 @@ def test_timm_vit_at_other_sizes(timm, randomize, size: int, channels: int) -> N
     assert len(reshaped) == (size != 96)
 
 
+@pytest.mark.parametrize("renamed", [False, True])
+def test_torchvision_vit(torchvision, randomize, renamed: bool) -> None:
+    theirs = torchvision.models.VisionTransformer(
+        image_size=64, patch_size=16, num_layers=2, num_heads=3, hidden_dim=24, mlp_dim=96
+    )
+    randomize(theirs.eval())
+    weights = weights_of(theirs)
+    if renamed:  # as in files of old versions
+        for name in list(weights.arrays):
+            old = name.replace("mlp.0.", "mlp.linear_1.").replace("mlp.3.", "mlp.linear_2.")
+            weights.arrays[old] = weights.arrays.pop(name)
+    ours = VisionTransformer(hidden_size=24, num_layers=2, num_heads=3)
+    image = random_image(64)
+    shapes = shapes_of(ours, jnp.asarray(image), train=False)
+    fitted = fit_image_encoder(weights, shapes, channels=3)
+    theirs.heads = torch.nn.Identity()
+    with torch.no_grad():
+        expected = theirs(to_torch(image))
+    features = ours.apply(fitted.variables, image, train=False).features
+    np.testing.assert_allclose(features, expected, atol=1e-4, rtol=1e-4)
+    assert fitted.notes[1] == "left out: heads"
+
+
 BERT = {"hidden_size": 16, "num_attention_heads": 4, "intermediate_size": 24, "vocab_size": 50}
 
 

@@ -5,6 +5,12 @@ from ml_collections import ConfigDict
 # The least value that a number may have.
 LEAST = {
     "seed": 0,
+    "fsdp_min_size": 1,
+    "microbatch_size": -1,
+    "profile.start": 0,
+    "profile.steps": 0,
+    "distributed.start_timeout": 1,
+    "distributed.peer_timeout": 1,
     "num_steps": 1,
     "batch_size": 1,
     "log_every": 1,
@@ -39,9 +45,20 @@ def base_config() -> ConfigDict:
     config.log_every = 10  # steps, as are the next two
     config.checkpoint_every = 500
     config.evaluate_every = 500
-    # -1 fills an axis with the devices that are left. Rows of a batch lie over data x fsdp.
-    config.mesh = ConfigDict({"data": -1, "fsdp": 1})
+    # -1 fills an axis with the devices that are left. Rows of a batch lie over data x fsdp, the
+    # heads of attention and the hidden units of MLPs over tensor.
+    config.mesh = ConfigDict({"data": -1, "fsdp": 1, "tensor": 1})
+    config.fsdp_min_size = 2**16  # entries; smaller arrays are copied to every device
+    # Rows whose activations are held at once; 0 is the whole batch, -1 what fits the devices.
+    config.microbatch_size = 0
     config.compute_dtype = "float32"  # or "bfloat16"; parameters are always float32
+    config.attention = "auto"  # or "xla", "cudnn"; auto is cuDNN's where the device has it
+    config.remat_policy = "nothing"  # what layers with remat keep: "nothing", "dots" (products)
+    config.scan_layers = False  # compiles one layer for all of a transformer
+
+    config.profile = ConfigDict({"start": 10, "steps": 0})  # a trace of so many steps; 0 is none
+    # Seconds after which a process gives up: on others at the start, on one that has gone silent.
+    config.distributed = ConfigDict({"start_timeout": 300, "peer_timeout": 100})
 
     config.objectives = _base_objectives()
     config.image_encoder = ConfigDict(

@@ -32,11 +32,14 @@ class Objective:
         outputs: names of the model's outputs that it reads.
         batch: names of the batch's arrays that it reads.
         loss_fn: (outputs, batch, options) -> (loss, metrics).
+        count_fn: of an objective whose loss and metrics are means over entries (tokens, patches) of
+            single rows, the number of entries in a batch; None where rows are compared.
     """
 
     outputs: tuple[str, ...]
     batch: tuple[str, ...]
     loss_fn: Callable[[Arrays, Arrays, ConfigDict], tuple[jax.Array, Metrics]]
+    count_fn: Callable[[Arrays], jax.Array] | None = None
 
 
 def _contrastive(outputs: Arrays, batch: Arrays, options: ConfigDict) -> tuple[jax.Array, Metrics]:
@@ -123,7 +126,7 @@ def _matching(outputs: Arrays, batch: Arrays, options: ConfigDict) -> tuple[jax.
 
 def _captioning(outputs: Arrays, batch: Arrays, options: ConfigDict) -> tuple[jax.Array, Metrics]:
     ids, token_mask = batch["token_ids"], batch["token_mask"]
-    mask = token_mask[:, 1:] & _pairs(batch)[:, None]
+    mask = _told_tokens(batch)
     smoothing = options.label_smoothing
     loss, metrics = losses.captioning(
         outputs["caption_logits"], ids[:, 1:], mask, label_smoothing=smoothing
@@ -143,8 +146,9 @@ def _captioning(outputs: Arrays, batch: Arrays, options: ConfigDict) -> tuple[ja
 def _masked_language(
     outputs: Arrays, batch: Arrays, options: ConfigDict
 ) -> tuple[jax.Array, Metrics]:
-    mask = batch["token_is_masked"] & batch["has_text"][:, None]
-    return losses.masked_language_modeling(outputs["token_logits"], batch["token_ids"], mask)
+    return losses.masked_language_modeling(
+        outputs["token_logits"], batch["token_ids"], _masked_tokens(batch)
+    )
 
 
 def _masked_vision(
@@ -155,7 +159,7 @@ def _masked_vision(
     return losses.masked_patch_regression(
         predictions,
         patchify(batch["image"], patch_size),
-        batch["patch_is_masked"] & batch["has_image"][:, None],
+        _masked_patches(batch),
         normalize_patches=options.normalize_patches,
     )
 
@@ -163,6 +167,19 @@ def _masked_vision(
 def _pairs(batch: Arrays) -> jax.Array:
     """The rows that are a whole pair."""
     return batch["has_image"] & batch["has_text"]
+
+
+def _told_tokens(batch: Arrays) -> jax.Array:
+    """The tokens that captioning tells: all but the first, of pairs."""
+    return batch["token_mask"][:, 1:] & _pairs(batch)[:, None]
+
+
+def _masked_tokens(batch: Arrays) -> jax.Array:
+    return batch["token_is_masked"] & batch["has_text"][:, None]
+
+
+def _masked_patches(batch: Arrays) -> jax.Array:
+    return batch["patch_is_masked"] & batch["has_image"][:, None]
 
 
 def _between_special_tokens(token_mask: jax.Array) -> jax.Array:
@@ -182,13 +199,22 @@ OBJECTIVES: dict[str, Objective] = {
     "local_contrastive": Objective(("image_regions", "word_embeddings"), _ROWS, _local_contrastive),
     "matching": Objective(("match_logits", "is_match", "match_mask"), _ROWS, _matching),
     "captioning": Objective(
-        ("caption_logits",), ("token_ids", "token_mask", "has_image", "has_text"), _captioning
+        ("caption_logits",),
+        ("token_ids", "token_mask", "has_image", "has_text"),
+        _captioning,
+        lambda batch: _told_tokens(batch).sum(),
     ),
     "masked_language": Objective(
-        ("token_logits",), ("token_ids", "token_is_masked", "has_text"), _masked_language
+        ("token_logits",),
+        ("token_ids", "token_is_masked", "has_text"),
+        _masked_language,
+        lambda batch: _masked_tokens(batch).sum(),
     ),
     "masked_vision": Objective(
-        ("patch_predictions",), ("image", "patch_is_masked", "has_image"), _masked_vision
+        ("patch_predictions",),
+        ("image", "patch_is_masked", "has_image"),
+        _masked_vision,
+        lambda batch: _masked_patches(batch).sum(),
     ),
 }
 
@@ -230,10 +256,21 @@ def total_loss(outputs: Arrays, batch: Arrays, config: ConfigDict) -> tuple[jax.
     Returns:
         (loss, metrics): metrics hold "loss", and "NAME/loss" and "NAME/..." of each objective.
     """
+    found = {
+        name: OBJECTIVES[name].loss_fn(outputs, batch, options)
+        for name, options in active(config).items()
+    }
+    return weighted_sum(found, config)
+
+
+def weighted_sum(
+    found: Mapping[str, tuple[jax.Array, Metrics]], config: ConfigDict
+) -> tuple[jax.Array, Metrics]:
+    """As `total_loss`, from the loss and the metrics of each active objective."""
     total: Any = 0.0
     metrics: Metrics = {}
     for name, options in active(config).items():
-        loss, parts = OBJECTIVES[name].loss_fn(outputs, batch, options)
+        loss, parts = found[name]
         total = total + options.weight * loss
         metrics |= {f"{name}/{key}": value for key, value in parts.items()}
         metrics[f"{name}/loss"] = loss

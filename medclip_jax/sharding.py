@@ -1,10 +1,12 @@
 """The only file that knows the mesh: its axes, and where a batch and a state lie on it.
 
-Rows of a batch lie over `data` x `fsdp`; large parameters are split over `fsdp`. XLA derives the
-collectives (GSPMD), so models, losses and the train step are written for one device.
+Rows of a batch lie over `data` x `fsdp`; large parameters are split over `fsdp`, and those of
+attention and MLPs over `tensor` besides. XLA derives the collectives (GSPMD), so models, losses and
+the train step are written for one device.
 """
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,8 +17,19 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from medclip_jax.errors import UserError
 
 BATCH_AXES = ("data", "fsdp")
-# A leaf smaller than this is copied to every device: splitting it saves less than it costs.
-MIN_FSDP_SIZE = 2**16
+TENSOR_AXIS = "tensor"
+# The logical axes of parameters, by the ends of their names: the first matrix of a block is split
+# by its columns, the second by its rows, so that a device computes whole heads and hidden units
+# (Megatron-LM, https://arxiv.org/abs/1909.08053). Other arrays have none.
+LOGICAL_AXES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
+    (r"attention/(query|key|value)/kernel$", (None, "heads")),
+    (r"attention/(query|key|value)/bias$", ("heads",)),
+    (r"attention/output/kernel$", ("heads", None)),
+    (r"mlp/hidden/kernel$", (None, "hidden_units")),
+    (r"mlp/hidden/bias$", ("hidden_units",)),
+    (r"mlp/output/kernel$", ("hidden_units", None)),
+)
+MESH_AXES = {"heads": TENSOR_AXIS, "hidden_units": TENSOR_AXIS}
 
 
 def make_mesh(axes: Mapping[str, int]) -> Mesh:
@@ -48,9 +61,14 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
+def batch_shards(mesh: Mesh) -> int:
+    """The number of parts that the rows of a batch lie in."""
+    return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+
+
 def check_batch_size(batch_size: int, mesh: Mesh) -> None:
     """Raises a UserError where the rows of a batch cannot be shared out evenly."""
-    shards = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+    shards = batch_shards(mesh)
     if batch_size % shards:
         raise UserError(
             f"config.batch_size {batch_size} cannot be split over {shards} devices: "
@@ -58,18 +76,45 @@ def check_batch_size(batch_size: int, mesh: Mesh) -> None:
         )
 
 
-def state_shardings(mesh: Mesh, state: Any) -> Any:
-    """A sharding for each leaf: over `fsdp` along its largest divisible side, or replicated."""
-    return jax.tree.map(lambda leaf: NamedSharding(mesh, _leaf_spec(leaf.shape, mesh)), state)
+def state_shardings(mesh: Mesh, state: Any, fsdp_min_size: int) -> Any:
+    """A sharding for each leaf: by its logical axes, and over `fsdp` along its largest other side.
+
+    What the optimiser keeps of a parameter has the parameter's name at the end of its path, and so
+    lies where the parameter does.
+
+    Args:
+        mesh: with the axes of `config.mesh`.
+        state: a tree of arrays or shapes.
+        fsdp_min_size: entries of the smallest leaf that is split over `fsdp`.
+    """
+
+    def shard(path: Any, leaf: Any) -> NamedSharding:
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        return NamedSharding(mesh, leaf_spec(name, leaf.shape, dict(mesh.shape), fsdp_min_size))
+
+    return jax.tree_util.tree_map_with_path(shard, state)
 
 
-def _leaf_spec(shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
-    fsdp = mesh.shape["fsdp"]
-    sides = [side for side in range(len(shape)) if shape[side] % fsdp == 0]
-    if fsdp == 1 or not sides or math.prod(shape) < MIN_FSDP_SIZE:
-        return PartitionSpec()
-    largest = max(sides, key=lambda side: shape[side])
-    return PartitionSpec(*("fsdp" if side == largest else None for side in range(len(shape))))
+def leaf_spec(
+    name: str, shape: tuple[int, ...], mesh_shape: Mapping[str, int], fsdp_min_size: int
+) -> PartitionSpec:
+    """Where the sides of an array lie; a side that an axis does not divide stays whole."""
+    axes: list[str | None] = [None] * len(shape)
+    for pattern, logical in LOGICAL_AXES:
+        if re.search(pattern, name) and len(logical) == len(shape):
+            axes = [None if axis is None else MESH_AXES[axis] for axis in logical]
+            break
+    axes = [
+        axis
+        if axis and mesh_shape.get(axis, 1) > 1 and shape[side] % mesh_shape[axis] == 0
+        else None
+        for side, axis in enumerate(axes)
+    ]
+    fsdp = mesh_shape.get("fsdp", 1)
+    sides = [side for side in range(len(shape)) if not axes[side] and shape[side] % fsdp == 0]
+    if fsdp > 1 and sides and math.prod(shape) >= fsdp_min_size:
+        axes[max(sides, key=lambda side: shape[side])] = "fsdp"
+    return PartitionSpec(*axes) if any(axes) else PartitionSpec()
 
 
 def local_rows(mesh: Mesh, batch_size: int) -> np.ndarray:

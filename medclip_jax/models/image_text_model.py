@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float, Int
 from medclip_jax.models.caption_decoder import Cache, CaptionDecoder
 from medclip_jax.models.fusion import FusionTransformer
 from medclip_jax.models.heads import MaskedLanguageHead, PixelHead, normalize
-from medclip_jax.models.matching import PairMatching
+from medclip_jax.models.matching import PairMatching, Pairs
 from medclip_jax.models.pooling import Pooling, pool_tokens
 
 Outputs = dict[str, Array]
@@ -90,16 +90,26 @@ class ImageTextModel(nn.Module):
             `patch_predictions` [B, N, P]; `caption_logits` and `backward_caption_logits`
             [B, L - 1, V]; `image_regions` [B, N, D] and `word_embeddings` [B, L, D].
         """
+        outputs = self.encode_rows(batch, train) | self.scalars()
+        if self.matching is not None:
+            pairs = self.draw_pairs(batch, outputs)
+            sides = self.pair_sides(batch, outputs, pairs.image_rows, pairs.text_rows)
+            outputs |= self.judge(*sides, train) | pairs.targets()
+        return outputs
+
+    def encode_rows(self, batch: Mapping[str, Array], train: bool = False) -> Outputs:
+        """The outputs of `__call__` for which rows are not compared with one another.
+
+        Beside `scalars` only those of matching are missing: a part of a batch gives the same rows.
+        """
         image = self.encode_image(batch["image"], train, batch["has_image"])
         text: Outputs = {}
         if self.text_encoder is not None:
             text = self.encode_text(batch["token_ids"], batch["token_mask"], train)
-        outputs = image | text | self.scalars()
+        outputs = image | text
         if self.region_projection is not None and self.word_projection is not None:
             outputs["image_regions"] = self.region_projection(image["image_grid"])
             outputs["word_embeddings"] = self.word_projection(text["text_tokens"])
-        if self.matching is not None:
-            outputs |= self.matching(batch, outputs, self.fusion, train)
         if self.language_head is not None:
             outputs["token_logits"] = self.fill_tokens(batch, image["image_grid"], train)
         if self.pixel_head is not None:
@@ -212,8 +222,38 @@ class ImageTextModel(nn.Module):
             image: outputs of `encode_image`.
             text: outputs of `encode_text`, and `token_mask`.
         """
+        return self.judge(image, text)["match_logits"]
+
+    def draw_pairs(self, batch: Mapping[str, Array], outputs: Outputs) -> Pairs:
+        """See `PairMatching.draw`; needs the "negatives" key."""
         assert self.matching is not None
-        return self.matching.logits(image, text, self.fusion, train=False)
+        return self.matching.draw(batch, outputs)
+
+    def pair_sides(
+        self,
+        batch: Mapping[str, Array],
+        outputs: Outputs,
+        image_rows: Int[Array, " pairs"],
+        text_rows: Int[Array, " pairs"],
+    ) -> tuple[Outputs, Outputs]:
+        """What `judge` reads of the images and of the texts of these rows."""
+        image_keys, text_keys = self.pair_inputs
+        text = {key: outputs[key][text_rows] for key in text_keys}
+        text["token_mask"] = batch["token_mask"][text_rows]
+        return {key: outputs[key][image_rows] for key in image_keys}, text
+
+    @property
+    def pair_inputs(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The outputs for images and for texts from which a pair is judged."""
+        assert self.matching is not None
+        if self.fusion is not None and self.matching.margin is None:
+            return ("image_grid",), ("text_tokens",)
+        return ("image_embeddings",), ("text_embeddings",)
+
+    def judge(self, image: Outputs, text: Outputs, train: bool = False) -> Outputs:
+        """`match_logits`, and with a margin `match_similarities`, of rows of pairs."""
+        assert self.matching is not None
+        return self.matching.judge(image, text, self.fusion, train)
 
     def caption_log_likelihood(
         self,

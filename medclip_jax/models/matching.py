@@ -1,17 +1,35 @@
 """Image-text matching: which pairs of a batch to judge, and how a pair is judged."""
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from medclip_jax.models.fusion import FusionTransformer
 from medclip_jax.models.heads import MatchingHead, pair_features
 from medclip_jax.models.negatives import allowed_negatives, draw_negatives
 
 NEGATIVES = ("random", "label_aware", "hard")
+
+
+class Pairs(NamedTuple):
+    """Images and texts of a batch to judge, and what is true of them.
+
+    Attributes:
+        mask: false where there was nothing to draw.
+    """
+
+    image_rows: Int[Array, " pairs"]
+    text_rows: Int[Array, " pairs"]
+    is_match: Bool[Array, " pairs"]
+    mask: Bool[Array, " pairs"]
+
+    def targets(self) -> dict[str, Array]:
+        """The outputs `is_match` and `match_mask`."""
+        return {"is_match": self.is_match, "match_mask": self.mask}
 
 
 class PairMatching(nn.Module):
@@ -35,21 +53,15 @@ class PairMatching(nn.Module):
         if self.margin is None:
             self.head = MatchingHead(self.hidden_size)
 
-    def __call__(
-        self,
-        batch: Mapping[str, Array],
-        outputs: Mapping[str, Array],
-        fusion: FusionTransformer | None,
-        train: bool,
-    ) -> dict[str, Array]:
-        """Judges the B pairs, then one false pair a row.
+    def draw(self, batch: Mapping[str, Array], outputs: Mapping[str, Array]) -> "Pairs":
+        """The B pairs of a batch, then one false pair a row.
 
         Even rows keep their image and draw a text, odd rows keep their text and draw an image;
         rows that are not pairs neither draw nor are drawn.
 
-        Returns:
-            `match_logits`, `is_match` and `match_mask` [2 B]; and with a margin
-            `match_similarities`, the cosines.
+        Args:
+            batch: has `has_image`, `has_text` and `group_ids`, and `labels` where they count.
+            outputs: `temperature`, and where similar rows are drawn more often the embeddings.
         """
         pair = batch["has_image"] & batch["has_text"]
         allowed = allowed_negatives(
@@ -61,21 +73,37 @@ class PairMatching(nn.Module):
         text, text_exists, image, image_exists = self._draw(allowed, outputs)
         rows = jnp.arange(pair.shape[0])
         even = rows % 2 == 0
-        image_rows = jnp.concatenate([rows, jnp.where(even, rows, image)])
-        text_rows = jnp.concatenate([rows, jnp.where(even, text, rows)])
-        image_side = {key: outputs[key][image_rows] for key in _present(_IMAGE_KEYS, outputs)}
-        text_side = {key: outputs[key][text_rows] for key in _present(_TEXT_KEYS, outputs)}
-        text_side["token_mask"] = batch["token_mask"][text_rows]
-        judged = {
-            "match_logits": self.logits(image_side, text_side, fusion, train),
-            "is_match": jnp.concatenate([jnp.ones_like(pair), jnp.zeros_like(pair)]),
-            "match_mask": jnp.concatenate([pair, jnp.where(even, text_exists, image_exists)]),
-        }
+        return Pairs(
+            image_rows=jnp.concatenate([rows, jnp.where(even, rows, image)]),
+            text_rows=jnp.concatenate([rows, jnp.where(even, text, rows)]),
+            is_match=jnp.concatenate([jnp.ones_like(pair), jnp.zeros_like(pair)]),
+            mask=jnp.concatenate([pair, jnp.where(even, text_exists, image_exists)]),
+        )
+
+    def judge(
+        self,
+        image: Mapping[str, Array],
+        text: Mapping[str, Array],
+        fusion: FusionTransformer | None,
+        train: bool,
+    ) -> dict[str, Array]:
+        """Judges each image with the text of the same row.
+
+        Args:
+            image: `image_grid` if a fusion judges, else `image_embeddings`.
+            text: `text_tokens` and `token_mask` if a fusion judges, else `text_embeddings`.
+            fusion: the transformer over both, if there is one.
+            train: whether there is dropout.
+
+        Returns:
+            `match_logits`, above 0 is a match; and with a margin `match_similarities`, the cosines.
+        """
+        judged = {"match_logits": self._logits(image, text, fusion, train)}
         if self.margin is not None:
-            judged["match_similarities"] = _cosines(image_side, text_side)
+            judged["match_similarities"] = _cosines(image, text)
         return judged
 
-    def logits(
+    def _logits(
         self,
         image: Mapping[str, Array],
         text: Mapping[str, Array],
@@ -119,14 +147,6 @@ class PairMatching(nn.Module):
             image_key, allowed=allowed.T, similarity=transposed, temperature=temperature
         )
         return text, text_exists, image, image_exists
-
-
-_IMAGE_KEYS = ("image_embeddings", "image_grid")
-_TEXT_KEYS = ("text_embeddings", "text_tokens")
-
-
-def _present(keys: tuple[str, ...], outputs: Mapping[str, Array]) -> list[str]:
-    return [key for key in keys if key in outputs]
 
 
 def _cosines(image: Mapping[str, Array], text: Mapping[str, Array]) -> Float[Array, " pairs"]:

@@ -112,5 +112,5 @@ def create_state(
         )
 
     initial = initial or {}
-    shardings = sharding.state_shardings(mesh, jax.eval_shape(init, initial))
+    shardings = sharding.state_shardings(mesh, jax.eval_shape(init, initial), config.fsdp_min_size)
     return jax.jit(init, out_shardings=shardings, compiler_options=quick_compilation())(initial)

@@ -17,6 +17,7 @@ from medclip_jax.data.augment import Augmentation, augment, prepare
 from medclip_jax.models.image_text_model import ImageTextModel
 from medclip_jax.train import optimizer as optimizers
 from medclip_jax.train.masks import BatchMasks
+from medclip_jax.train.pieces import loss_in_pieces
 from medclip_jax.train.state import Batch, TrainState
 
 Metrics = dict[str, jax.Array]
@@ -46,15 +47,16 @@ def make_train_step(
         trainable, frozen = optimizers.split_frozen(state.params, config.optimizer.frozen)
 
         def loss_fn(trainable: optimizers.FlatParams) -> tuple[jax.Array, tuple[Metrics, Any]]:
+            variables = {
+                "params": optimizers.unflatten_params(trainable | frozen),
+                "batch_stats": state.batch_stats,
+            }
+            keys = {"dropout": dropout_key, "negatives": negatives_key}
+            if 0 < config.microbatch_size < config.batch_size:
+                size = config.microbatch_size
+                return loss_in_pieces(model, variables, batch, keys, config, size)
             outputs, updated = model.apply(
-                {
-                    "params": optimizers.unflatten_params(trainable | frozen),
-                    "batch_stats": state.batch_stats,
-                },
-                batch,
-                train=True,
-                rngs={"dropout": dropout_key, "negatives": negatives_key},
-                mutable=["batch_stats"],
+                variables, batch, train=True, rngs=keys, mutable=["batch_stats"]
             )
             loss, metrics = objectives.total_loss(outputs, batch, config.objectives)
             return loss, (metrics, updated.get("batch_stats", {}))

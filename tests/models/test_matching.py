@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from medclip_jax.models.matching import PairMatching
+from medclip_jax.models.matching import PairMatching, Pairs
 
 
 @pytest.fixture
@@ -26,28 +26,31 @@ def batch() -> dict[str, jax.Array]:
     }
 
 
+def draw(module: PairMatching, batch: dict, outputs: dict, seed: int = 0) -> Pairs:
+    keys = {"negatives": jax.random.key(seed)}
+    return module.apply({}, batch, outputs, rngs=keys, method="draw")
+
+
 def judge(module: PairMatching, batch: dict, outputs: dict, seed: int = 0) -> dict[str, jax.Array]:
-    rngs = {"params": jax.random.key(9), "negatives": jax.random.key(seed)}
-    return module.init_with_output(rngs, batch, outputs, None, False)[0]
+    pairs = draw(module, batch, outputs, seed)
+    image = {"image_embeddings": outputs["image_embeddings"][pairs.image_rows]}
+    text = {"text_embeddings": outputs["text_embeddings"][pairs.text_rows]}
+    key = jax.random.key(9)
+    judged = module.init_with_output(key, image, text, None, False, method="judge")[0]
+    return judged | pairs.targets()
 
 
 def drawn_rows(batch: dict, outputs: dict, negatives: str, seed: int) -> list[tuple[int, int]]:
-    """The (image, text) rows of the false pairs, told by embeddings that are unit vectors."""
-    codes = {"image_embeddings": jnp.eye(8), "text_embeddings": jnp.eye(8)}
-    module = PairMatching(negatives=negatives, margin=0.5)
-    seen: list[tuple[int, int]] = []
-    for row in range(8):
-        # The similarity with row r's vector is 1 exactly where row r was drawn.
-        texts = codes | {"image_embeddings": jnp.zeros((8, 8)).at[:, row].set(1.0)}
-        images = codes | {"text_embeddings": jnp.zeros((8, 8)).at[:, row].set(1.0)}
-        for side, outs in ((1, texts), (0, images)):
-            similar = judge(module, batch, outputs | outs, seed)["match_similarities"][8:]
-            seen += [
-                (place, row)
-                for place in np.flatnonzero(np.asarray(similar) == 1.0)
-                if place % 2 == 1 - side
-            ]
-    return sorted(seen)
+    """Of each false pair the row that keeps its side, and the row that was drawn."""
+    pairs = draw(PairMatching(negatives=negatives, margin=0.5), batch, outputs, seed)
+    found = []
+    for row, (image, text) in enumerate(
+        zip(pairs.image_rows[8:], pairs.text_rows[8:], strict=True)
+    ):
+        kept, drawn = (image, text) if row % 2 == 0 else (text, image)
+        assert int(kept) == row
+        found.append((row, int(drawn)))
+    return found
 
 
 def test_half_are_true_pairs_and_missing_ones_do_not_count(batch: dict, outputs: dict) -> None:
@@ -94,13 +97,12 @@ def test_a_margin_judges_by_the_distance(batch: dict, outputs: dict) -> None:
     np.testing.assert_allclose(judged["match_logits"][:8], 0.4 - distance, atol=1e-5)
 
 
-def test_the_head_sees_both_sides(batch: dict, outputs: dict) -> None:
+def test_the_head_sees_both_sides(outputs: dict) -> None:
     module = PairMatching(hidden_size=8)
-    variables = module.init(
-        {"params": jax.random.key(0), "negatives": jax.random.key(0)}, batch, outputs, None, False
-    )
-    first = module.apply(variables, outputs, outputs, None, False, method="logits")
+    arguments = (None, False)
+    variables = module.init(jax.random.key(0), outputs, outputs, *arguments, method="judge")
+    first = module.apply(variables, outputs, outputs, *arguments, method="judge")["match_logits"]
     for key in ("image_embeddings", "text_embeddings"):
         changed = outputs | {key: -outputs[key]}
-        second = module.apply(variables, changed, changed, None, False, method="logits")
-        assert not np.allclose(first, second)
+        second = module.apply(variables, changed, changed, *arguments, method="judge")
+        assert not np.allclose(first, second["match_logits"])

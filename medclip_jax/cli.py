@@ -54,7 +54,15 @@ def _parser() -> argparse.ArgumentParser:
     pretrain.add_argument(
         "--config", required=True, metavar="X.py[:arg]", help="change keys with --config.key=value"
     )
-    pretrain.add_argument("--workdir", type=Path, required=True, metavar="DIR")
+    pretrain.add_argument("--workdir", type=Path, metavar="DIR")
+    pretrain.add_argument(
+        "--plan",
+        type=int,
+        nargs="?",
+        const=0,
+        metavar="N",
+        help="only print the memory, FLOPs and transfers of a step on N devices (default: these)",
+    )
     pretrain.set_defaults(run=_pretrain)
 
     _add_evaluate(commands.add_parser("evaluate", help="measure what was learned"))
@@ -241,11 +249,28 @@ def _pretrain(parsed: argparse.Namespace) -> None:
 
     _refuse([a for a in parsed.overrides if not a.startswith("--config.")], "pretrain --help")
     config = load_config(parsed.config, parsed.overrides)
+    if parsed.plan is not None:
+        _plan(config, parsed.plan)
+        return
+    if parsed.workdir is None:
+        raise UserError("pretrain needs --workdir DIR; see medclip-jax pretrain --help")
     from medclip_jax import runtime
+    from medclip_jax.train.faults import ends_at_once
     from medclip_jax.train.loop import pretrain
 
+    runtime.start(**config.distributed)
+    with ends_at_once(parsed.workdir):
+        pretrain(config, parsed.workdir)
+
+
+def _plan(config: Any, num_devices: int) -> None:
+    from medclip_jax import runtime
+    from medclip_jax.train import plan
+
+    if num_devices:
+        plan.use_devices(num_devices)
     runtime.start()
-    pretrain(config, parsed.workdir)
+    print(plan.describe_plan(config))
 
 
 def _evaluate(parsed: argparse.Namespace) -> None:

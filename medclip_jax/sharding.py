@@ -7,9 +7,11 @@ the train step are written for one device.
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+import flax.linen as nn
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
@@ -93,6 +95,41 @@ def state_shardings(mesh: Mesh, state: Any, fsdp_min_size: int) -> Any:
         return NamedSharding(mesh, leaf_spec(name, leaf.shape, dict(mesh.shape), fsdp_min_size))
 
     return jax.tree_util.tree_map_with_path(shard, state)
+
+
+def rows_stay_apart(mesh: Mesh) -> AbstractContextManager[None]:
+    """While it is open, what modules return lies by its rows, as the batch does.
+
+    Left to itself, XLA splits activations by their channels to fit the parameters, and adds whole
+    batches of them up over the devices. So constrained it gathers parameters where they are used
+    (ZeRO-3, https://arxiv.org/abs/1910.02054); whether it keeps them for the backward pass or
+    gathers them again is its choice.
+    """
+    if mesh.size == 1:
+        return nullcontext()
+    shards = batch_shards(mesh)
+
+    def constrain(array: jax.Array) -> jax.Array:
+        if array.ndim < 2 or array.shape[0] % shards:  # not of the batch
+            return array
+        others = [PartitionSpec.UNCONSTRAINED] * (array.ndim - 1)
+        sharding = NamedSharding(mesh, PartitionSpec(BATCH_AXES, *others))
+        return jax.lax.with_sharding_constraint(array, sharding)
+
+    def intercept(
+        next_fn: Callable[..., Any],
+        arguments: Any,
+        options: Any,
+        context: nn.module.InterceptorContext,
+    ) -> Any:
+        outputs = next_fn(*arguments, **options)
+        if context.method_name != "__call__":
+            return outputs
+        if isinstance(context.module, nn.Embed) and outputs.ndim == 2:
+            return outputs  # of positions, which may be as many as the rows of the batch
+        return jax.tree.map(constrain, outputs)
+
+    return nn.intercept_methods(intercept)
 
 
 def leaf_spec(

@@ -41,7 +41,7 @@ def our_outputs(encoder: "Encoder", inputs: Inputs) -> Outputs:
     read forwards.
     """
     config = encoder.config.copy_and_resolve_references()
-    config.compute_dtype = "float32"
+    config.compute_dtype, config.attention = "float32", "xla"
     model = build_model(config, encoder.tokenizer.vocab_size).clone(num_visible=None)
     with jax.default_matmul_precision("highest"):
         run = jax.jit(lambda variables: _outputs(model, variables, inputs))

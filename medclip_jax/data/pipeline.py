@@ -11,9 +11,10 @@ from typing import Any
 import grain
 import ml_collections
 import numpy as np
+from etils import epath
 
 from medclip_jax.data import images
-from medclip_jax.data.datasets import open_split, split_names
+from medclip_jax.data.datasets import open_builder, open_split, split_names
 from medclip_jax.data.rows import MODALITIES, MixedSet, RowOptions, RowSequence
 from medclip_jax.data.texts import TEXTS, report_texts
 from medclip_jax.data.tokenizer import Tokenizer
@@ -43,8 +44,10 @@ class BatchSource:
         image_size: int,
         tokenizer: Tokenizer,
         max_length: int,
+        files: Sequence[epath.Path],
     ) -> None:
         self._sequence = sequence
+        self._files = files
         self._batch_size = batch_size
         self._rows = rows
         self._image_size = image_size
@@ -56,7 +59,10 @@ class BatchSource:
 
     def __getitem__(self, step: int) -> Batch:
         start = step * self._batch_size
-        rows = self._sequence.read([start + row for row in self._rows])
+        try:
+            rows = self._sequence.read([start + row for row in self._rows])
+        except (OSError, RuntimeError, IndexError) as error:  # ArrayRecord's; a cut record is empty
+            raise UserError(_unreadable(self._files, error)) from error
         canvases = np.zeros((len(rows), self._image_size, self._image_size), np.uint8)
         for canvas, row in zip(canvases, rows, strict=True):
             if row.image is not None:
@@ -200,6 +206,7 @@ def _open_batches(
         image_size=data_config.image_size,
         tokenizer=tokenizer,
         max_length=max_length,
+        files=_files(data_config, split),
     )
     return grain.MapDataset.source(source), sum(len(mixed.studies) for mixed in sets)
 
@@ -220,12 +227,33 @@ def _row_options(data_config: ml_collections.ConfigDict, views_per_study: int = 
 
 def _open_sets(data_config: ml_collections.ConfigDict, split: str) -> list[MixedSet]:
     """The sets of a split; of a mixture, the sets that have no validation split are left out."""
+    return [_open_set(entry, split, data_config.data_dir) for entry in _entries(data_config, split)]
+
+
+def _entries(data_config: ml_collections.ConfigDict, split: str) -> list[Sequence[Any]]:
+    """What the config says of each of the sets of a split."""
     entries = list(data_config.mixture) or [(data_config.dataset, 1.0)]
-    directory = data_config.data_dir
     if split == VALIDATION and len(entries) > 1:
-        having = [entry for entry in entries if split in split_names(entry[0], directory)]
+        having = [e for e in entries if split in split_names(e[0], data_config.data_dir)]
         entries = having or entries
-    return [_open_set(entry, split, directory) for entry in entries]
+    return entries
+
+
+def _files(data_config: ml_collections.ConfigDict, split: str) -> list[epath.Path]:
+    """The files of a split's sets."""
+    names = [entry[0] for entry in _entries(data_config, split)]
+    infos = [open_builder(name, data_config.data_dir).info for name in names]
+    return [epath.Path(path) for info in infos for path in info.splits[split].filepaths]
+
+
+def _unreadable(files: Sequence[epath.Path], error: Exception) -> str:
+    """Names the file that cannot be read; ArrayRecord does not always tell which of several."""
+    reason = str(error).partition("\n")[0]
+    found = [file for file in files if not file.exists()]
+    found = found or [file for file in files if str(file) in reason or len(files) == 1]
+    directories = ", ".join(dict.fromkeys(str(file.parent) for file in files))
+    where = str(found[0]) if found else f"a file in {directories}"
+    return f"{where} cannot be read ({reason}): put it back and start again, the run goes on"
 
 
 def _open_set(entry: Sequence[Any], split: str, data_dir: str) -> MixedSet:

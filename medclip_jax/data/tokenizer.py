@@ -152,6 +152,14 @@ def train_wordpiece(texts: Iterable[str], vocab_size: int, directory: str | Path
     _save(_bert_backend(vocabulary, normalizer), Path(directory))
 
 
+def placeholder_tokenizer(vocab_size: int) -> Tokenizer:
+    """A BERT tokenizer of tokens that no text has, where only their number counts."""
+    words = [f"word{number}" for number in range(vocab_size - len(SPECIAL_TOKENS))]
+    tokens = [*SPECIAL_TOKENS.values(), *words]
+    vocabulary = {token: index for index, token in enumerate(tokens)}
+    return Tokenizer(_bert_backend(vocabulary, normalizers.BertNormalizer()), SPECIAL_TOKENS)
+
+
 def load_tokenizer(directory: str | Path) -> Tokenizer:
     """The tokenizer of a Hugging Face directory: `tokenizer.json`, or only BERT's `vocab.txt`.
 

@@ -29,7 +29,6 @@ from medclip_jax.evaluate.labelled_splits import LabelledSplits
 from medclip_jax.evaluate.request import Request
 from medclip_jax.evaluate.result import EvaluationResult
 from medclip_jax.inference import Encoder
-from medclip_jax.models.factory import build_model
 
 StudyMask = Bool[np.ndarray, "studies"]
 
@@ -90,7 +89,7 @@ class FineTuning:
         key = f"{vocab_size} {encoder.config.to_json()}"
         if key not in self._trainers:
             self._trainers[key] = FinetuneTrainer(
-                build_model(encoder.config, vocab_size),
+                encoder.model,
                 Augmentation.from_config(encoder.config.augmentation),
                 len(self._data.label_names),
                 self._settings,

@@ -229,7 +229,9 @@ class Encoder:
     @functools.cached_property
     def model(self) -> ImageTextModel:
         """The module that `variables` belong to."""
-        return build_model(self.config, self.tokenizer.vocab_size)
+        config = self.config.copy_and_resolve_references()
+        config.attention = "auto"  # the device that it was trained on may not be here
+        return build_model(config, self.tokenizer.vocab_size)
 
     def apply(self, method: str, *arrays: Any) -> Any:
         """Runs a method of the model, compiled."""

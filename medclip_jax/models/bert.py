@@ -4,12 +4,15 @@ The architecture is Hugging Face's `BertModel` (post-norm, exact GELU, dropout o
 attention weights and block outputs), so that weights map one to one.
 """
 
+from functools import partial
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
-from medclip_jax.models.layers import Mlp, MultiHeadAttention, transformer_init
+from medclip_jax.models.layers import Attention, Mlp, MultiHeadAttention, transformer_init
+from medclip_jax.models.scan import RematPolicy, apply_layers
 
 
 class Bert(nn.Module):
@@ -17,6 +20,9 @@ class Bert(nn.Module):
 
     Attributes:
         remat: recompute each layer in the backward pass instead of storing its activations.
+        remat_policy: what is stored even so, see `scan.REMAT_POLICIES`.
+        scan_layers: compile one layer for all, see `scan.apply_layers`.
+        attention: see `layers.attend`.
     """
 
     vocab_size: int = 30522
@@ -30,6 +36,9 @@ class Bert(nn.Module):
     epsilon: float = 1e-12
     remat: bool = False
     dtype: DTypeLike = jnp.float32
+    remat_policy: RematPolicy = "nothing"
+    scan_layers: bool = False
+    attention: Attention = "xla"
 
     @nn.compact
     def __call__(
@@ -60,17 +69,16 @@ class Bert(nn.Module):
             self.dtype,
             name="embeddings",
         )(token_ids, token_type_ids, deterministic)
-        layer = nn.remat(BertLayer, static_argnums=(3,)) if self.remat else BertLayer
-        for index in range(self.num_layers):
-            x = layer(
-                self.num_heads,
-                self.intermediate_size,
-                self.dropout_rate,
-                self.epsilon,
-                self.dtype,
-                name=f"layer_{index}",
-            )(x, token_mask, deterministic)
-        return x
+        layer = partial(
+            BertLayer,
+            self.num_heads,
+            self.intermediate_size,
+            self.dropout_rate,
+            self.epsilon,
+            self.dtype,
+            self.attention,
+        )
+        return apply_layers(self, layer, x, token_mask, deterministic)
 
     def word_embeddings(self) -> Float[Array, "vocab hidden"]:
         """The table of word embeddings, for a head that shares it; after the first call."""
@@ -121,6 +129,7 @@ class BertLayer(nn.Module):
     dropout_rate: float
     epsilon: float
     dtype: DTypeLike
+    attention: Attention = "xla"
 
     @nn.compact
     def __call__(
@@ -131,9 +140,13 @@ class BertLayer(nn.Module):
     ) -> Float[Array, "batch length channels"]:
         """Applies attention, then the MLP; each is added to its input and normalised."""
         dropout = nn.Dropout(self.dropout_rate, deterministic=deterministic)
-        y = MultiHeadAttention(self.num_heads, self.dropout_rate, self.dtype, name="attention")(
-            x, token_mask, deterministic
-        )
+        y = MultiHeadAttention(
+            self.num_heads,
+            self.dropout_rate,
+            self.dtype,
+            attention=self.attention,
+            name="attention",
+        )(x, token_mask, deterministic)
         x = nn.LayerNorm(self.epsilon, dtype=self.dtype, name="attention_norm")(x + dropout(y))
         y = Mlp(self.intermediate_size, self.dtype, name="mlp")(x)
         return nn.LayerNorm(self.epsilon, dtype=self.dtype, name="mlp_norm")(x + dropout(y))

@@ -13,10 +13,12 @@ from medclip_jax.errors import UserError
 from medclip_jax.models.bert import Bert
 from medclip_jax.models.heads import ProjectionHead
 from medclip_jax.models.image_text_model import ImageTextModel
-from medclip_jax.models.parts import build_parts, check_heads, needs_embeddings
+from medclip_jax.models.layers import ATTENTIONS
+from medclip_jax.models.parts import build_parts, check_heads, needs_embeddings, with_speed
 from medclip_jax.models.patches import PatchEmbedding
 from medclip_jax.models.pooling import POOLINGS
 from medclip_jax.models.resnet import OUTPUT_STRIDES, ResNet
+from medclip_jax.models.scan import REMAT_POLICIES
 from medclip_jax.models.vit import VisionTransformer
 
 COMPUTE_DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
@@ -47,10 +49,14 @@ def build_model(config: ConfigDict, vocab_size: int) -> ImageTextModel:
     _check_member("image_encoder.channels", config.image_encoder.channels, (1, 3))
     if config.temperature.init <= 0:
         raise UserError(f"temperature.init is {config.temperature.init}: give a number above 0")
+    _check_member("attention", config.attention, ("auto", *ATTENTIONS))
+    _check_member("remat_policy", config.remat_policy, REMAT_POLICIES)
+    image_encoder = build_image(config.image_encoder, config.augmentation.crop_size, dtype)
+    text_encoder = build_text(config.text_encoder, vocab_size, dtype)
     embeddings = needs_embeddings(config)
     return ImageTextModel(
-        image_encoder=build_image(config.image_encoder, config.augmentation.crop_size, dtype),
-        text_encoder=build_text(config.text_encoder, vocab_size, dtype),
+        image_encoder=with_speed("image_encoder", image_encoder, config),
+        text_encoder=text_encoder and with_speed("text_encoder", text_encoder, config),
         image_projection=projection() if embeddings else None,
         text_projection=projection() if embeddings else None,
         image_pooling=config.image_encoder.pooling,

@@ -6,6 +6,7 @@ decoder of MAE, He et al., https://arxiv.org/abs/2111.06377.
 """
 
 import math
+from functools import partial
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -13,7 +14,8 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-from medclip_jax.models.layers import dense_init, transformer_init
+from medclip_jax.models.layers import Attention, dense_init, transformer_init
+from medclip_jax.models.scan import RematPolicy, apply_layers
 from medclip_jax.models.vit import PreNormLayer
 
 
@@ -68,6 +70,9 @@ class FusionTransformer(nn.Module):
         masked_images: whether there is a token that stands for masked patches.
         epsilon: of the layer norms.
         remat: recompute each layer in the backward pass instead of storing its activations.
+        remat_policy: what is stored even so, see `scan.REMAT_POLICIES`.
+        scan_layers: compile one layer for all, see `scan.apply_layers`.
+        attention: see `layers.attend`.
     """
 
     hidden_size: int
@@ -78,6 +83,9 @@ class FusionTransformer(nn.Module):
     epsilon: float = 1e-6
     remat: bool = False
     dtype: DTypeLike = jnp.float32
+    remat_policy: RematPolicy = "nothing"
+    scan_layers: bool = False
+    attention: Attention = "xla"
 
     @nn.compact
     def __call__(
@@ -118,11 +126,15 @@ class FusionTransformer(nn.Module):
         if not parts:
             raise ValueError("there is neither an image nor a text to fuse")
         x, mask = self._with_class_token(parts, masks)
-        layer = nn.remat(PreNormLayer, static_argnums=(3,)) if self.remat else PreNormLayer
-        for index in range(self.num_layers):
-            x = layer(
-                self.num_heads, self.epsilon, self.dtype, self.dropout_rate, name=f"layer_{index}"
-            )(x, mask, deterministic)
+        layer = partial(
+            PreNormLayer,
+            self.num_heads,
+            self.epsilon,
+            self.dtype,
+            self.dropout_rate,
+            self.attention,
+        )
+        x = apply_layers(self, layer, x, mask, deterministic)
         x = nn.LayerNorm(self.epsilon, dtype=self.dtype, name="norm")(x)
         num_patches = 0 if image_grid is None else image_grid.shape[1]
         return Fused(

@@ -5,17 +5,22 @@ statistics of normalisation are float32 too.
 """
 
 import math
+from collections.abc import Callable
+from typing import Any, Literal, get_args
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
 # BERT's. It is made for a width of 768 and leaves narrower networks slow to start.
 transformer_init = nn.initializers.truncated_normal(stddev=0.02)
 # MAE's, for layers that no published BERT weights will be read into.
 dense_init = nn.initializers.xavier_uniform()
+
+Attention = Literal["xla", "cudnn"]
+ATTENTIONS: tuple[Attention, ...] = get_args(Attention)
 
 
 class MultiHeadAttention(nn.Module):
@@ -24,12 +29,14 @@ class MultiHeadAttention(nn.Module):
     Attributes:
         dropout_rate: share of attention weights dropped in training, as in Hugging Face's BERT.
         kernel_init: initialises the four matrices.
+        attention: see `attend`; where weights are dropped it is XLA's in any case.
     """
 
     num_heads: int
     dropout_rate: float = 0.0
     dtype: DTypeLike = jnp.float32
     kernel_init: nn.initializers.Initializer = transformer_init
+    attention: Attention = "xla"
 
     @nn.compact
     def __call__(
@@ -48,18 +55,79 @@ class MultiHeadAttention(nn.Module):
             return projected.reshape(batch, length, self.num_heads, channels // self.num_heads)
 
         query, key, value = project("query"), project("key"), project("value")
-        key_mask = None if mask is None else mask[:, None, None, :]
         if deterministic or self.dropout_rate == 0.0:
-            attended = jax.nn.dot_product_attention(query, key, value, mask=key_mask)
+            attended = attend(query, key, value, mask, self.attention)
         else:
-            # jax.nn.dot_product_attention cannot drop weights.
-            weights = _attention_weights(query, key, key_mask)
+            # jax.nn.dot_product_attention cannot drop weights, and cuDNN, asked for it otherwise,
+            # drops the same ones at each step and in each layer: its seed is a constant.
+            weights = _attention_weights(query, key, _of_keys(mask))
             weights = nn.Dropout(self.dropout_rate, deterministic=False)(weights)
             attended = jnp.einsum("bhqk,bkhd->bqhd", weights.astype(value.dtype), value)
         attended = attended.reshape(batch, length, channels)
         return nn.Dense(channels, dtype=self.dtype, kernel_init=self.kernel_init, name="output")(
             attended
         )
+
+
+def attend(
+    query: Float[Array, "batch queries heads channels"],
+    key: Float[Array, "batch keys heads channels"],
+    value: Float[Array, "batch keys heads channels"],
+    mask: Bool[Array, "batch keys"] | None,
+    attention: Attention,
+) -> Float[Array, "batch queries heads channels"]:
+    """Attention from each query to the keys where `mask` is true (all, if it is None).
+
+    Args:
+        query: the queries.
+        key: as many as there are values.
+        value: what is averaged.
+        mask: the output of a row without any key is finite, and has no meaning.
+        attention: "xla" computes all weights at once and keeps them; "cudnn" is flash attention
+            (https://arxiv.org/abs/2205.14135), whose memory is linear in the length. It needs
+            tokens as `in_view_first` arranges them.
+    """
+    if attention == "xla" or mask is None:
+        return jax.nn.dot_product_attention(
+            query, key, value, mask=_of_keys(mask), implementation=attention
+        )
+    lengths = jnp.maximum(mask.sum(axis=1, dtype=jnp.int32), 1)
+    return jax.nn.dot_product_attention(
+        query, key, value, key_value_seq_lengths=lengths, implementation=attention
+    )
+
+
+def in_view_first(
+    layers: Callable[[Any, Any], Any],
+    x: Float[Array, "batch length channels"],
+    mask: Bool[Array, "batch length"] | None,
+) -> Float[Array, "batch length channels"]:
+    """`layers(x, mask)`, with the tokens as cuDNN's attention needs them while the layers run.
+
+    JAX gives cuDNN a mask as a bias, a number for each query and key, with a gradient that nobody
+    reads; a number of keys costs nothing. To layers the order of tokens means nothing, so those in
+    view come first. And their number is made even: others JAX 0.10 refuses in training.
+    """
+    length, order = x.shape[1], None
+    if mask is not None:
+        order = jnp.argsort(~mask, axis=1)
+        x, mask = _permuted(x, order), _permuted(mask, order)
+    if length % 2:
+        mask = jnp.ones(x.shape[:2], bool) if mask is None else mask
+        x, mask = jnp.pad(x, ((0, 0), (0, 1), (0, 0))), jnp.pad(mask, ((0, 0), (0, 1)))
+    x = layers(x, mask)[:, :length]
+    return x if order is None else _permuted(x, jnp.argsort(order, axis=1))
+
+
+@jax.vmap
+def _permuted(x: Shaped[Array, "length ..."], order: Int[Array, " length"]) -> Any:
+    # Told that no token comes twice, the gradient writes instead of adding with atomics.
+    return x.at[order].get(unique_indices=True, mode="promise_in_bounds")
+
+
+def _of_keys(mask: Bool[Array, "batch keys"] | None) -> Bool[Array, "batch 1 1 keys"] | None:
+    """The mask, for all heads and queries."""
+    return None if mask is None else mask[:, None, None, :]
 
 
 def _attention_weights(

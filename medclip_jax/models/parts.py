@@ -3,6 +3,8 @@
 from typing import Any
 
 import flax.linen as nn
+import jax
+import jax.numpy as jnp
 from jax.typing import DTypeLike
 from ml_collections import ConfigDict
 
@@ -11,6 +13,7 @@ from medclip_jax.errors import UserError
 from medclip_jax.models.caption_decoder import CaptionDecoder
 from medclip_jax.models.fusion import FusionTransformer
 from medclip_jax.models.heads import MaskedLanguageHead, PixelHead
+from medclip_jax.models.layers import Attention
 from medclip_jax.models.matching import NEGATIVES, PairMatching
 
 # The patch size of the vision transformers whose names say their size.
@@ -59,6 +62,59 @@ def check_heads(part: str, hidden_size: int, num_heads: int) -> None:
         )
 
 
+def with_speed(part: str, module: Any, config: ConfigDict) -> Any:
+    """The module with the choices of `config` that change speed and memory, but no result.
+
+    They are fields of the same names; a module without one, as a new encoder may be, goes without.
+
+    Args:
+        part: the key of the module's options, for errors.
+        module: an encoder or the fusion.
+        config: of the run.
+
+    Raises:
+        UserError: `config.attention` is "cudnn", which the device or the module cannot have.
+    """
+    fields = type(module).__dataclass_fields__
+    options = {name: config[name] for name in ("remat_policy", "scan_layers") if name in fields}
+    if "attention" in fields:
+        options["attention"] = _choose_attention(part, module, config.attention)
+    return module.clone(**options)
+
+
+def _choose_attention(part: str, module: Any, choice: str) -> Attention:
+    """What `config.attention` is for a transformer; cuDNN's for "auto" where it can be had."""
+    if choice == "xla":
+        return "xla"
+    head_size = module.hidden_size // module.num_heads
+    obstacle = cudnn_obstacle(jax.local_devices()[0], module.dtype, head_size)
+    if choice == "auto":
+        return "xla" if obstacle else "cudnn"
+    dropout_rate = getattr(module, "dropout_rate", 0.0)
+    if not obstacle and dropout_rate:
+        obstacle = f"it drops no weights: {part}.dropout_rate is {dropout_rate}, and must be 0"
+    if obstacle:
+        raise UserError(f"config.attention is cudnn for the {part}, but {obstacle}; give auto")
+    return "cudnn"
+
+
+def cudnn_obstacle(device: jax.Device, dtype: DTypeLike, head_size: int) -> str | None:
+    """What keeps cuDNN's flash attention from a transformer on the device; None if nothing does.
+
+    The conditions are those of JAX's `jax.nn.dot_product_attention` for all GPUs since Ampere.
+    """
+    capability = str(getattr(device, "compute_capability", ""))  # "8.0"; on AMD's "gfx942"
+    if device.platform != "gpu" or not capability.replace(".", "").isdigit():
+        return f"the device is no NVIDIA GPU ({device.device_kind})"
+    if int(capability.split(".")[0]) < 8:
+        return f"the GPU's compute capability is {capability}, and must be 8.0 or more"
+    if jnp.dtype(dtype) not in (jnp.bfloat16, jnp.float16):
+        return f"compute_dtype is {jnp.dtype(dtype)}, and must be bfloat16"
+    if head_size % 8 or head_size > 128:
+        return f"its heads have {head_size} channels, and must have a multiple of 8 up to 128"
+    return None
+
+
 def build_parts(config: ConfigDict, vocab_size: int, dtype: DTypeLike) -> dict[str, Any]:
     """The arguments of `ImageTextModel` beside the encoders and projections.
 
@@ -70,7 +126,7 @@ def build_parts(config: ConfigDict, vocab_size: int, dtype: DTypeLike) -> dict[s
     parts: dict[str, Any] = {"shared_fusion": fusion.shared}
     if fusion.num_layers:
         check_heads("fusion", fusion.hidden_size, fusion.num_heads)
-        parts["fusion"] = FusionTransformer(
+        transformer = FusionTransformer(
             hidden_size=fusion.hidden_size,
             num_layers=fusion.num_layers,
             num_heads=fusion.num_heads,
@@ -79,6 +135,7 @@ def build_parts(config: ConfigDict, vocab_size: int, dtype: DTypeLike) -> dict[s
             masked_images=bool(objectives.masked_vision.weight),
             dtype=dtype,
         )
+        parts["fusion"] = with_speed("fusion", transformer, config)
     if objectives.matching.weight:
         parts["matching"] = PairMatching(
             negatives=objectives.matching.negatives,

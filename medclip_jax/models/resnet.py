@@ -15,6 +15,7 @@ from medclip_jax.models.encoding import ImageEncoding
 from medclip_jax.models.layers import BatchNorm
 from medclip_jax.models.patches import hide_patches
 from medclip_jax.models.pooling import Pooling, pool_tokens
+from medclip_jax.models.scan import REMAT_POLICIES, RematPolicy
 
 OUTPUT_STRIDES = (16, 32)
 
@@ -30,6 +31,7 @@ class ResNet(nn.Module):
             stride of the last stage, which changes no parameter.
         pooling: how the grid becomes the features, "mean" in the original, or "max".
         remat: recompute each block in the backward pass instead of storing its activations.
+        remat_policy: what is stored even so, see `scan.REMAT_POLICIES`.
     """
 
     blocks: Sequence[int]
@@ -39,6 +41,7 @@ class ResNet(nn.Module):
     pooling: Pooling = "mean"
     remat: bool = False
     dtype: DTypeLike = jnp.float32
+    remat_policy: RematPolicy = "nothing"
 
     @nn.compact
     def __call__(
@@ -66,7 +69,10 @@ class ResNet(nn.Module):
         x = _convolution(self.width, 7, 2, self.dtype, "stem_conv")(image)
         x = nn.relu(BatchNorm(dtype=self.dtype, name="stem_norm")(x, train, has_image))
         x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
-        block = nn.remat(ResidualBlock, static_argnums=(2,)) if self.remat else ResidualBlock
+        block = ResidualBlock
+        if self.remat:
+            policy = REMAT_POLICIES[self.remat_policy]
+            block = nn.remat(ResidualBlock, static_argnums=(2,), policy=policy)
         for stage, num_blocks in enumerate(self.blocks):
             shrinks = stage > 0 and 2 ** (stage + 2) <= self.output_stride
             for index in range(num_blocks):

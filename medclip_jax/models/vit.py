@@ -4,6 +4,8 @@ The architecture is that of timm and Hugging Face (pre-norm, exact GELU, class t
 positions, a final norm before pooling), so that weights map one to one.
 """
 
+from functools import partial
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -11,8 +13,15 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
 from medclip_jax.models.encoding import ImageEncoding
-from medclip_jax.models.layers import Mlp, MultiHeadAttention, dense_init, transformer_init
+from medclip_jax.models.layers import (
+    Attention,
+    Mlp,
+    MultiHeadAttention,
+    dense_init,
+    transformer_init,
+)
 from medclip_jax.models.pooling import Pooling, pool_tokens
+from medclip_jax.models.scan import RematPolicy, apply_layers
 
 
 class VisionTransformer(nn.Module):
@@ -22,6 +31,9 @@ class VisionTransformer(nn.Module):
         pooling: the features are the class token ("cls"), or the "mean" or "max" of the patches.
         epsilon: of the layer norms; 1e-6 in timm, 1e-12 in Hugging Face.
         remat: recompute each layer in the backward pass instead of storing its activations.
+        remat_policy: what is stored even so, see `scan.REMAT_POLICIES`.
+        scan_layers: compile one layer for all, see `scan.apply_layers`.
+        attention: see `layers.attend`.
     """
 
     hidden_size: int
@@ -32,6 +44,9 @@ class VisionTransformer(nn.Module):
     epsilon: float = 1e-6
     remat: bool = False
     dtype: DTypeLike = jnp.float32
+    remat_policy: RematPolicy = "nothing"
+    scan_layers: bool = False
+    attention: Attention = "xla"
 
     @nn.compact
     def __call__(
@@ -106,9 +121,10 @@ class VisionTransformer(nn.Module):
         mask: Bool[Array, "batch length"] | None,
     ) -> Float[Array, "batch length channels"]:
         """The layers and the last norm."""
-        layer = nn.remat(PreNormLayer) if self.remat else PreNormLayer
-        for index in range(self.num_layers):
-            x = layer(self.num_heads, self.epsilon, self.dtype, name=f"layer_{index}")(x, mask)
+        layer = partial(
+            PreNormLayer, self.num_heads, self.epsilon, self.dtype, attention=self.attention
+        )
+        x = apply_layers(self, layer, x, mask, deterministic=True)
         return nn.LayerNorm(self.epsilon, dtype=self.dtype, name="norm")(x)
 
 
@@ -132,12 +148,14 @@ class PreNormLayer(nn.Module):
 
     Attributes:
         dropout_rate: of the attention weights and of both blocks' outputs.
+        attention: see `layers.attend`.
     """
 
     num_heads: int
     epsilon: float = 1e-6
     dtype: DTypeLike = jnp.float32
     dropout_rate: float = 0.0
+    attention: Attention = "xla"
 
     @nn.compact
     def __call__(
@@ -153,7 +171,12 @@ class PreNormLayer(nn.Module):
         dropout = nn.Dropout(self.dropout_rate, deterministic=deterministic)
         y = nn.LayerNorm(self.epsilon, dtype=self.dtype, name="attention_norm")(x)
         y = MultiHeadAttention(
-            self.num_heads, self.dropout_rate, self.dtype, dense_init, name="attention"
+            self.num_heads,
+            self.dropout_rate,
+            self.dtype,
+            dense_init,
+            self.attention,
+            name="attention",
         )(y, mask, deterministic)
         x = x + dropout(y)
         y = nn.LayerNorm(self.epsilon, dtype=self.dtype, name="mlp_norm")(x)

@@ -5,6 +5,12 @@ Three items lie side by side: `model` (parameters and statistics, all that infer
 it restores onto any number of processes). The last and the best checkpoint are kept.
 """
 
+import contextlib
+import errno
+import functools
+import os
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +18,8 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
+from medclip_jax.train.checksums import saved_steps, write_checksums
+from medclip_jax.train.faults import DiskError
 from medclip_jax.train.state import TrainState
 
 MODEL_FIELDS = ("params", "batch_stats", "ema_params")
@@ -40,7 +48,11 @@ class Checkpointer:
             read_only=read_only,
             create=not read_only,
             cleanup_tmp_directories=not read_only,
+            async_options=ocp.AsyncOptions(
+                post_finalization_callback=functools.partial(write_checksums, directory)
+            ),
         )
+        self._directory = directory
         self._manager = ocp.CheckpointManager(directory.absolute(), options=options)
 
     def latest_step(self) -> int | None:
@@ -54,18 +66,23 @@ class Checkpointer:
     def save(
         self, state: TrainState, iterator_state: Any, validation_loss: float | None = None
     ) -> None:
-        """Starts saving; returns as soon as the state may change again."""
+        """Starts saving; returns as soon as the state may change again.
+
+        Raises:
+            DiskError: the disk is full or fails, at this or at the save before.
+        """
         model, training = _split(state)
-        self._manager.save(
-            int(state.step),
-            args=ocp.args.Composite(
-                model=ocp.args.StandardSave(model),
-                training=ocp.args.StandardSave(training),
-                data=ocp.args.JsonSave({"iterator": iterator_state}),
-            ),
-            metrics=None if validation_loss is None else {METRIC: validation_loss},
-            force=True,
-        )
+        with self._disk_errors():
+            self._manager.save(
+                int(state.step),
+                args=ocp.args.Composite(
+                    model=ocp.args.StandardSave(model),
+                    training=ocp.args.StandardSave(training),
+                    data=ocp.args.JsonSave({"iterator": iterator_state}),
+                ),
+                metrics=None if validation_loss is None else {METRIC: validation_loss},
+                force=True,
+            )
 
     def restore(self, state: TrainState) -> tuple[TrainState, Any]:
         """The last saved (state, iterator state), laid out over the mesh as `state` is."""
@@ -93,18 +110,34 @@ class Checkpointer:
         return self._manager.reached_preemption(step)
 
     def wait(self) -> None:
-        """Returns when all that was started is on disk."""
-        self._manager.wait_until_finished()
+        """Returns when all that was started is on disk; raises as `save` does."""
+        with self._disk_errors():
+            self._manager.wait_until_finished()
 
     def close(self) -> None:
         """Waits, then closes."""
         self.wait()
         self._manager.close()
 
-
-def has_checkpoint(directory: Path) -> bool:
-    """Whether a step was saved whole; one being written has a longer name than its number."""
-    return directory.is_dir() and any(path.name.isdigit() for path in directory.iterdir())
+    @contextlib.contextmanager
+    def _disk_errors(self) -> Iterator[None]:
+        """Says in a line what the operating system refuses to Orbax or to TensorStore."""
+        try:
+            yield
+        except (OSError, ValueError) as error:
+            text = str(error)
+            if isinstance(error, OSError):
+                reason = error.strerror or text
+            elif re.search("(Error|Failed) writing", text):  # TensorStore's words around errno's
+                reason = os.strerror(errno.ENOSPC)
+                reason = reason if reason in text else text.partition("\n")[0]
+            else:
+                raise
+            steps = ", ".join(str(step) for step in saved_steps(self._directory)) or "none"
+            raise DiskError(
+                f"a checkpoint cannot be saved in {self._directory}: {reason}; kept are the steps "
+                f"{steps}: mend that and start again, the run goes on from the last of them"
+            ) from error
 
 
 def _split(state: TrainState) -> tuple[dict[str, Any], dict[str, Any]]:

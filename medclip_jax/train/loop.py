@@ -4,8 +4,10 @@ After each step, in this order: log, evaluate, save. The order never changes, so
 killed and started again writes what an undisturbed one writes.
 """
 
+import contextlib
 import math
 import signal
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -15,8 +17,13 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
+from medclip_jax.data.tokenizer import load_tokenizer
 from medclip_jax.errors import UserError
+from medclip_jax.train import flops
+from medclip_jax.train.clock import Clock
+from medclip_jax.train.faults import lost_a_process
 from medclip_jax.train.metrics import MetricsWriter, Progress
+from medclip_jax.train.profiler import ProfilerWindow
 from medclip_jax.train.run import Run, prepare_run
 from medclip_jax.train.state import Batch, TrainState
 from medclip_jax.train.step import Metrics
@@ -28,14 +35,32 @@ def pretrain(config: ConfigDict, workdir: Path) -> None:
     """Trains to `config.num_steps`, resuming from the last checkpoint below `workdir`.
 
     Raises:
-        UserError: the config, the data or the workdir is wrong, or the loss is not finite.
+        UserError: the config, the data or the workdir is wrong, the disk is full, a file of the
+            data has gone, or the loss is not finite.
     """
     run = prepare_run(config, workdir)
     with _StopSignal() as stop:
         try:
             _train(run, stop)
-        finally:
+        except Exception as error:
+            _finish_saving(run, error)
+            raise
+        run.checkpointer.close()
+
+
+def _finish_saving(run: Run, error: Exception) -> None:
+    """Lets a checkpoint that is being written be finished, unless that cannot be."""
+    if lost_a_process(error):
+        return
+
+    def close() -> None:
+        with contextlib.suppress(UserError):  # the first error counts
             run.checkpointer.close()
+
+    # In a thread, because other processes take part in it, which may have failed too.
+    closing = threading.Thread(target=close, daemon=True)
+    closing.start()
+    closing.join(run.config.distributed.peer_timeout if jax.process_count() > 1 else None)
 
 
 def _train(run: Run, stop: "_StopSignal") -> None:
@@ -46,25 +71,34 @@ def _train(run: Run, stop: "_StopSignal") -> None:
     progress = Progress(config.num_steps, first_step, enabled=first_process)
     if first_step:
         progress.message(f"resumed from the checkpoint at step {first_step}")
-    log = _Log(config, first_step, run.checkpointer.latest_step, writer, progress)
+    clock = Clock()
+    log = _Log(run, first_step, clock, writer, progress)
     batches = _prefetch(run.iterator, run.to_devices)
+    profiler = ProfilerWindow(config.profile, run.workdir, progress.message)
     for step in range(first_step + 1, config.num_steps + 1):
-        batch, iterator_state = next(batches)
-        state, metrics = run.train_step(state, batch)
+        profiler.before_step()
+        with clock.measure("input"):
+            batch, iterator_state = next(batches)
+        with clock.measure("step"), jax.profiler.StepTraceAnnotation("train", step_num=step):
+            state, metrics = run.train_step(state, batch)
+        profiler.after_step(metrics)
         log.add(step, metrics)
         progress.step()
         last = step == config.num_steps
         validation_loss = None
         if run.validation and (last or step % config.evaluate_every == 0):
             log.flush()
-            state, validation_loss = _evaluate(run, state, log)
+            with clock.measure("evaluation"):
+                state, validation_loss = _evaluate(run, state, log)
         stopping = stop.requested(run, step)
         if last or stopping or validation_loss is not None or step % config.checkpoint_every == 0:
             log.flush()
-            run.checkpointer.save(state, iterator_state, validation_loss)
+            with clock.measure("checkpoint"):
+                run.checkpointer.save(state, iterator_state, validation_loss)
         if stopping:
             progress.message(f"stopped by a signal: step {step} is saved; run again to go on")
             break
+    profiler.close()
     progress.close()
     if writer:
         writer.close()
@@ -100,16 +134,18 @@ class _Log:
 
     def __init__(
         self,
-        config: ConfigDict,
+        run: Run,
         first_step: int,
-        saved_step: Callable[[], int | None],
+        clock: Clock,
         writer: MetricsWriter | None,
         progress: Progress,
     ):
-        self._config = config
-        self._saved_step = saved_step
+        self._config = run.config
+        self._saved_step = run.checkpointer.latest_step
+        self._clock = clock
         self._writer = writer
         self._progress = progress
+        self._mfu = _mfu_of_rate(run) if writer else None
         self._pending: list[tuple[int, Metrics]] = []
         self._mark = (time.monotonic(), first_step)
 
@@ -123,7 +159,10 @@ class _Log:
             values |= {
                 "steps_per_second": rate,
                 "images_per_second": rate * self._config.batch_size,
+                **self._clock.take(),
             }
+            if self._mfu:
+                values["mfu"] = self._mfu(rate)
             self.write(step, values)
             self._progress.log(step, values)
 
@@ -131,7 +170,9 @@ class _Log:
         """Fetches what is pending, stops the run at a loss that is not finite; the last values."""
         values: dict[str, float] = {}
         for step, metrics in self._pending:
-            values = {name: float(value) for name, value in jax.device_get(metrics).items()}
+            with self._clock.measure("step"):
+                fetched = jax.device_get(metrics)
+            values = {name: float(value) for name, value in fetched.items()}
             if not math.isfinite(values["loss"]):
                 raise UserError(
                     f"the loss is {values['loss']} at step {step}; the last good checkpoint is "
@@ -146,6 +187,17 @@ class _Log:
             self._writer.write(step, values)
         if "validation/loss" in values:
             self._progress.message(f"step {step}  validation loss {values['validation/loss']:.4f}")
+
+
+def _mfu_of_rate(run: Run) -> Callable[[float], float] | None:
+    """Steps a second to the share of the devices' peak; None where the peak is not known."""
+    devices = run.mesh.devices.flatten()
+    peak = flops.peak_flops(devices[0], run.config.compute_dtype)
+    if peak is None:
+        return None
+    vocab_size = load_tokenizer(run.workdir / "tokenizer").vocab_size
+    of_step = flops.train_step_flops(run.config, vocab_size)
+    return lambda rate: flops.mfu(of_step, 1 / rate, len(devices), peak)
 
 
 class _StopSignal:

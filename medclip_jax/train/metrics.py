@@ -4,15 +4,18 @@
 off, so that the file of a resumed run is that of a run which was never stopped.
 """
 
+import contextlib
 import json
 import math
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
+
+from medclip_jax.train.faults import DiskError
 
 Scalars = Mapping[str, float]
 
@@ -26,21 +29,40 @@ class MetricsWriter:
         truncate(self._path, first_step)
         self._file = self._path.open("a")
         self._tensorboard = SummaryWriter(
-            str(workdir / "tensorboard"), purge_step=first_step + 1, write_to_disk=True
+            str(workdir / "tensorboard"),
+            purge_step=first_step + 1,
+            write_to_disk=True,
+            max_queue=0,  # endless: where the disk is full its thread ends, and a full one blocks
         )
 
     def write(self, step: int, scalars: Scalars) -> None:
-        """Writes one line, at once: a killed process loses none."""
+        """Writes one line, at once: a killed process loses none.
+
+        Raises:
+            DiskError: the disk is full or fails.
+        """
         line = {"step": step} | {name: _finite(value) for name, value in scalars.items()}
-        self._file.write(json.dumps(line) + "\n")
-        self._file.flush()
+        with self._disk_errors():
+            self._file.write(json.dumps(line) + "\n")
+            self._file.flush()
         for name, value in scalars.items():
             self._tensorboard.add_scalar(name, value, step)
 
     def close(self) -> None:
-        """Closes both."""
-        self._file.close()
-        self._tensorboard.close()
+        """Closes both; raises as `write` does."""
+        with self._disk_errors():
+            self._file.close()
+            self._tensorboard.close()
+
+    @contextlib.contextmanager
+    def _disk_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise DiskError(
+                f"{self._path.parent} cannot be written: {error.strerror}; mend that and start "
+                "again, the run goes on from its last checkpoint"
+            ) from error
 
 
 class Progress:

@@ -32,7 +32,7 @@ class Means(NamedTuple):
 
     loss: jax.Array
     metrics: objectives.Metrics
-    count: jax.Array
+    num_entries: jax.Array
 
 
 def check_microbatch_size(size: int, batch_size: int, shards: int) -> None:
@@ -92,7 +92,8 @@ def loss_in_pieces(
     numbers = jnp.arange(num_rows // size)
     statistics, (tiles, means) = jax.lax.scan(encode, variables["batch_stats"], (pieces, numbers))
     outputs = {name: from_tiles(array, num_rows) for name, array in tiles.items()}
-    outputs |= model.apply({"params": variables["params"]}, method="scalars")
+    scalars: Any = model.apply({"params": variables["params"]}, method="scalars")
+    outputs |= scalars
     if model.matching is not None:
         outputs |= _judge(model, variables, batch, outputs, keys, 2 * size)
     found = {name: _average(means[name]) for name in by_row} | {
@@ -122,7 +123,7 @@ def _means(name: str, outputs: Arrays, rows: Arrays, options: ConfigDict) -> Mea
 
 def _average(pieces: Means) -> tuple[jax.Array, objectives.Metrics]:
     """The means over all entries, from those of each piece."""
-    weights = pieces.count / jnp.maximum(pieces.count.sum(), 1)
+    weights = pieces.num_entries / jnp.maximum(pieces.num_entries.sum(), 1)
     loss, metrics = jax.tree.map(lambda values: values @ weights, (pieces.loss, pieces.metrics))
     return loss, metrics
 

@@ -19,25 +19,13 @@ from medclip_jax.convert.variables_file import write_variables
 from medclip_jax.data import pipeline
 from medclip_jax.data.tokenizer import Tokenizer, load_tokenizer, train_wordpiece
 from medclip_jax.errors import UserError
-from medclip_jax.models.factory import build_model
-from medclip_jax.models.image_text_model import ImageTextModel
-from medclip_jax.train import optimizer as optimizers
-from medclip_jax.train.checkpoint import Checkpointer, has_checkpoint
-from medclip_jax.train.masks import BatchMasks
-from medclip_jax.train.state import (
-    Batch,
-    TrainState,
-    create_state,
-    dummy_batch,
-    init_variables,
-)
-from medclip_jax.train.step import (
-    EvalStep,
-    TrainStep,
-    check_objectives,
-    make_eval_step,
-    make_train_step,
-)
+from medclip_jax.train.checkpoint import Checkpointer
+from medclip_jax.train.checksums import newest_whole
+from medclip_jax.train.pieces import check_microbatch_size
+from medclip_jax.train.plan import with_fitting_microbatches
+from medclip_jax.train.state import Batch, TrainState, create_state
+from medclip_jax.train.step import EvalStep, TrainStep
+from medclip_jax.train.step_parts import StepParts
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -80,7 +68,8 @@ def prepare_run(config: ConfigDict, workdir: Path) -> Run:
     """
     mesh = sharding.make_mesh(config.mesh.to_dict())
     sharding.check_batch_size(config.batch_size, mesh)
-    resuming = has_checkpoint(workdir / "checkpoints")
+    check_microbatch_size(config.microbatch_size, config.batch_size, sharding.batch_shards(mesh))
+    resuming = newest_whole(workdir / "checkpoints") is not None
     tokenizer = _prepare_workdir(config, workdir, resuming)
     arguments = {
         "seed": config.seed,
@@ -122,58 +111,30 @@ def _prepare_steps(
 
     The state of a new run has the weights that the config names, and keeps them in its workdir.
     """
-    masks = BatchMasks.from_config(config, tokenizer)
-    model = build_model(config, tokenizer.vocab_size)
-    num_labels = len(pipeline.label_names(config.data))
-    batch = dummy_batch(config.augmentation.crop_size, config.text_encoder.max_length, num_labels)
-    batch = masks(batch, jax.random.key(0))
-    _check_label_use(config, num_labels)
-    check_objectives(model, config, batch)
-    variables = jax.eval_shape(lambda: init_variables(model, 0, batch))
-    names = list(optimizers.split_frozen(variables["params"], config.optimizer.frozen)[0])
-    optimizer = optimizers.make_optimizer(config.optimizer, names)
-    schedule = optimizers.make_schedule(
-        config.schedule, config.optimizer.learning_rate, config.num_steps
+    parts = StepParts.make(config, mesh, tokenizer, len(pipeline.label_names(config.data)))
+    parts = with_fitting_microbatches(parts)
+    initial = _read_initial(parts, new_workdir) if new_workdir else {}
+    state = create_state(
+        parts.model, parts.optimizer, parts.plateau, config, parts.example, mesh, initial
     )
-    plateau = optimizers.make_plateau(config.schedule)
-    initial = _read_initial(config, model, variables, new_workdir) if new_workdir else {}
-    state = create_state(model, optimizer, plateau, config, batch, mesh, initial)
     if jax.process_index() == 0:
         print(parameter_overview.get_parameter_overview(state.params, include_stats=False))
-
-    train_step = make_train_step(model, config, masks, optimizer, schedule)
-    everywhere = sharding.replicated(mesh)
-    shardings = (sharding.state_shardings(mesh, state), everywhere)
     return state, {
-        "train_step": jax.jit(train_step, donate_argnums=0, out_shardings=shardings),
-        "eval_step": jax.jit(make_eval_step(model, config, masks), out_shardings=everywhere),
-        "update_plateau": jax.jit(
-            lambda state, loss: optimizers.update_plateau(plateau, state, loss),
-            out_shardings=everywhere,
-        ),
+        "train_step": parts.train_step(),
+        "eval_step": parts.eval_step(),
+        "update_plateau": parts.update_plateau(),
     }
 
 
-def _read_initial(
-    config: ConfigDict, model: ImageTextModel, shapes: dict[str, Any], workdir: Path
-) -> dict[str, Any]:
+def _read_initial(parts: StepParts, workdir: Path) -> dict[str, Any]:
     """The pretrained variables that the config asks for, which the workdir keeps; says what."""
-    initial, notes = read_initial(config, model, shapes)
+    initial, notes = read_initial(parts.config, parts.model, parts.variable_shapes())
     if jax.process_index() == 0:
         (workdir / INITIAL_ENCODERS).unlink(missing_ok=True)
         if initial:
             print(*notes, sep="\n")
             write_variables(workdir / INITIAL_ENCODERS, initial, {})
     return initial
-
-
-def _check_label_use(config: ConfigDict, num_labels: int) -> None:
-    matching = config.objectives.matching
-    if matching.weight and matching.negatives == "label_aware" and not num_labels:
-        raise UserError(
-            "config.objectives.matching.negatives label_aware needs labels, which no set has; "
-            "use random or hard"
-        )
 
 
 def _prepare_workdir(config: ConfigDict, workdir: Path, resuming: bool) -> Tokenizer:

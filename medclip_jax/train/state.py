@@ -1,6 +1,6 @@
 """All that a training run carries from one step to the next, as one frozen PyTree."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.struct
@@ -97,6 +97,20 @@ def create_state(
         mesh: where the state lies.
         initial: variables that are not random, a part of the tree; the same on every process.
     """
+    init, initial = state_init(model, optimizer, plateau, config, batch), initial or {}
+    shapes = jax.eval_shape(init, initial)
+    shardings = sharding.state_shardings(mesh, shapes, config.fsdp_min_size)
+    return jax.jit(init, out_shardings=shardings, compiler_options=quick_compilation())(initial)
+
+
+def state_init(
+    model: ImageTextModel,
+    optimizer: optax.GradientTransformation,
+    plateau: optax.GradientTransformationExtraArgs,
+    config: ConfigDict,
+    batch: Batch,
+) -> Callable[[Mapping[str, Any]], TrainState]:
+    """The function that makes a fresh state of the variables that are not random."""
 
     def init(initial: Mapping[str, Any]) -> TrainState:
         variables = with_initial(init_variables(model, config.seed, batch), initial)
@@ -111,6 +125,4 @@ def create_state(
             ema_params=jax.tree.map(jnp.copy, params) if config.optimizer.ema_decay else {},
         )
 
-    initial = initial or {}
-    shardings = sharding.state_shardings(mesh, jax.eval_shape(init, initial), config.fsdp_min_size)
-    return jax.jit(init, out_shardings=shardings, compiler_options=quick_compilation())(initial)
+    return init

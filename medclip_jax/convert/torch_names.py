@@ -29,7 +29,16 @@ _LEAVES = {
 }
 _KINDS = {ResNet: "resnet", VisionTransformer: "vit", PatchEmbedding: "patches"}
 # Attributes of our modules that shape no output, or that are said elsewhere.
-_NOT_SIZES = ("parent", "name", "dtype", "remat", "negatives")
+_NOT_SIZES = (
+    "parent",
+    "name",
+    "dtype",
+    "remat",
+    "remat_policy",
+    "scan_layers",
+    "attention",
+    "negatives",
+)
 
 
 def torch_state_dict(variables: "Mapping[str, Any]") -> dict[str, np.ndarray]:

@@ -40,7 +40,7 @@ def initialize_distributed(start_timeout: int = 300, peer_timeout: int = 100) ->
 
     Reads `JAX_COORDINATOR_ADDRESS`, `JAX_NUM_PROCESSES` and `JAX_PROCESS_ID`; with
     `MEDCLIP_JAX_DISTRIBUTED=auto` JAX asks SLURM, the TPU pod or Kubernetes instead. If the others
-    do not come in time the process is ended with status 1, as what may be started again, and a line.
+    do not come in time the process ends with a line and status 1: it may be started again.
 
     Raises:
         UserError: the variables are incomplete, no cluster is found, or the port is taken.

@@ -64,7 +64,7 @@ except UserError as error:
 
 
 def join(status: int, **variables: str) -> str:
-    """What a process says that cannot join, which must end in time, with the status and one line."""
+    """What a process says that cannot join, which must end in time, with this status."""
     started = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-c", JOIN], env=os.environ | variables, capture_output=True, text=True

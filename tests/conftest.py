@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 # A shell that starts the tests in the background lets them, and all that they start, ignore Ctrl-C.
@@ -18,11 +19,19 @@ import csv  # noqa: E402
 import textwrap  # noqa: E402
 
 import cv2  # noqa: E402
+import jax  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
 SIZES = ("small", "moderate", "large")
 SIDES = ("left", "right")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _forget_programs() -> Iterator[None]:
+    """Compiled programs of a file fill memory, and are of no use to the next file."""
+    yield
+    jax.clear_caches()
 
 
 @pytest.fixture(scope="session")

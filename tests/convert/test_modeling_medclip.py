@@ -1,8 +1,6 @@
 """The whole model as Hugging Face loads it, by name and with code from its directory."""
 
 import json
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ from medclip_jax.convert.outputs import Inputs, our_outputs
 from medclip_jax.inference import Encoder
 
 torch = pytest.importorskip("torch")
+pytestmark = pytest.mark.usefixtures("code_cache")
 
 
 @pytest.fixture(scope="module")
@@ -33,24 +32,6 @@ def export(encoder: Encoder, tmp_path: Path) -> Path:
     directory = tmp_path / "whole-model.v1"
     directory.mkdir()
     return write(encoder, directory)
-
-
-@pytest.fixture(autouse=True)
-def code_cache(
-    transformers: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[None]:
-    """Code of models is copied into a directory of the test."""
-
-    def forget() -> None:
-        for name in [name for name in sys.modules if name.startswith("transformers_modules")]:
-            del sys.modules[name]
-
-    forget()
-    cache = "transformers.dynamic_module_utils.HF_MODULES_CACHE"
-    monkeypatch.setattr(cache, str(tmp_path / "modules"))
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    yield
-    forget()
 
 
 def load(directory: Path) -> Any:

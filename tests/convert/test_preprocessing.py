@@ -219,13 +219,11 @@ def test_the_files_need_numpy_and_pillow_only(encoder: Encoder, tmp_path: Path) 
     np.testing.assert_array_equal(np.load(tmp_path / "alone.npy"), expected(GRAY["jpeg of colour"]))
 
 
+@pytest.mark.usefixtures("code_cache")
 def test_transformers_loads_and_saves_the_processor(
-    transformers: Any, encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    transformers: Any, encoder: Encoder, tmp_path: Path
 ) -> None:
     torch = pytest.importorskip("torch")
-    monkeypatch.setattr(
-        "transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules")
-    )
     first, second = tmp_path / "first", tmp_path / "second"
     first.mkdir()
     write_preprocessing(encoder, first, huggingface=True, channels=3)

@@ -151,6 +151,7 @@ def test_slurm_reads_what_the_script_asks_for() -> None:
     assert all(line.startswith("#") or not line for line in before)
 
 
+@pytest.mark.slow
 def test_two_tasks_train_as_one_run(stubs: Path, toy_config: Path, tmp_path: Path) -> None:
     job = str(random.randrange(2**12))  # JAX makes its port of it
     flags = ("--config.num_steps=2", "--config.data.validation_examples=0")

@@ -8,16 +8,24 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import AxisType, Mesh
 from ml_collections import ConfigDict
 
 from medclip_jax import sharding
 from medclip_jax.config import load_config
+from medclip_jax.data.augment import Augmentation, prepare
 from medclip_jax.data.tokenizer import Tokenizer, load_tokenizer, train_wordpiece
 from medclip_jax.models.factory import build_model
 from medclip_jax.models.image_text_model import ImageTextModel
 from medclip_jax.train import optimizer as optimizers
 from medclip_jax.train.masks import BatchMasks
-from medclip_jax.train.state import TrainState, create_state, dummy_batch, init_variables
+from medclip_jax.train.state import (
+    TrainState,
+    create_state,
+    dummy_batch,
+    init_variables,
+    quick_compilation,
+)
 from medclip_jax.train.step import check_objectives, make_train_step
 
 CONFIGS = ("convirt", "matching", "radtex", "mixed", "combined")
@@ -79,13 +87,40 @@ def model_and_masks(config: ConfigDict, tokens: Tokenizer) -> tuple[ImageTextMod
 
 def example(config: ConfigDict, masks: BatchMasks) -> dict[str, jax.Array]:
     """A batch to initialise the model with."""
-    return masks(dummy_batch(config.augmentation.crop_size, LENGTH, LABELS), jax.random.key(0))
+    batch = dummy_batch(config.augmentation.crop_size, LENGTH, LABELS)
+    return jax.jit(masks.__call__)(batch, jax.random.key(0))
+
+
+def variables(model: ImageTextModel, first: dict[str, jax.Array]) -> Any:
+    """The model's at its start; compiled as a whole, since op by op takes ten times as long."""
+    init = jax.jit(lambda: init_variables(model, 0, first), compiler_options=quick_compilation())
+    return init()
+
+
+def masked(
+    config: ConfigDict, masks: BatchMasks, batch: dict[str, jax.Array]
+) -> dict[str, jax.Array]:
+    """A batch as the model takes it: without augmentation, with parts hidden."""
+    augmentation = Augmentation.from_config(config.augmentation)
+
+    @jax.jit
+    def prepared(batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
+        image = prepare(batch["image"], augmentation)
+        return masks(batch | {"image": image}, jax.random.key(1))
+
+    return prepared(batch)
+
+
+def one_device() -> Mesh:
+    """A mesh of the first device: compiling for all eight takes twice as long."""
+    types = (AxisType.Auto,) * 2
+    return jax.make_mesh((1, 1), ("data", "fsdp"), types, devices=jax.devices()[:1])
 
 
 def start(
     config: ConfigDict, tokens: Tokenizer, axes: Mapping[str, int] | None = None
 ) -> tuple[TrainState, Any]:
-    """A fresh state and the jitted train step of a config, on a mesh of these axes."""
+    """A fresh state and the jitted train step, on one device or a mesh of these axes."""
     model, masks = model_and_masks(config, tokens)
     first = example(config, masks)
     check_objectives(model, config, first)
@@ -93,7 +128,7 @@ def start(
     names = list(optimizers.split_frozen(shapes["params"], config.optimizer.frozen)[0])
     optimizer = optimizers.make_optimizer(config.optimizer, names)
     plateau = optimizers.make_plateau(config.schedule)
-    mesh = sharding.make_mesh(axes or {"data": -1, "fsdp": 1})
+    mesh = sharding.make_mesh(axes) if axes else one_device()
     state = create_state(model, optimizer, plateau, config, first, mesh)
     step = make_train_step(model, config, masks, optimizer, lambda step: 0.01, mesh)
-    return state, jax.jit(step)
+    return state, jax.jit(step, compiler_options=None if axes else quick_compilation())

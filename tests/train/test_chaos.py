@@ -83,7 +83,7 @@ def run_chaos(config: Path, workdir: Path, rounds: int, num_steps: int, seed: in
 
 
 @pytest.mark.parametrize(
-    "rounds", [3, pytest.param(50, marks=pytest.mark.slow)], ids=lambda rounds: f"{rounds} rounds"
+    "rounds", [2, pytest.param(50, marks=pytest.mark.slow)], ids=lambda rounds: f"{rounds} rounds"
 )
 def test_killed_and_started_again(toy_config: Path, tmp_path: Path, rounds: int) -> None:
     num_steps = STEPS_A_ROUND * (rounds + 1)

@@ -35,7 +35,9 @@ def one_device(toy_config: Path, tmp_path_factory: pytest.TempPathFactory) -> np
     return result
 
 
-@pytest.mark.parametrize("mesh", MESHES)
+@pytest.mark.parametrize(
+    "mesh", [*(pytest.param(name, marks=pytest.mark.slow) for name in ("data", "fsdp")), "all"]
+)
 def test_eight_devices(one_device: np.ndarray, toy_config: Path, tmp_path: Path, mesh: str) -> None:
     overrides = [f"--config.mesh.{axis}={size}" for axis, size in MESHES[mesh].items()]
     env = commands.environment(devices=8)
@@ -43,7 +45,7 @@ def test_eight_devices(one_device: np.ndarray, toy_config: Path, tmp_path: Path,
     np.testing.assert_allclose(losses(tmp_path), one_device, atol=TOLERANCE)
 
 
-@pytest.mark.parametrize("processes", [2, 4])
+@pytest.mark.parametrize("processes", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_several_processes(
     one_device: np.ndarray, toy_config: Path, tmp_path: Path, processes: int
 ) -> None:

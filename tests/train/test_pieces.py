@@ -10,10 +10,9 @@ from ml_collections import ConfigDict
 from support import tiny
 
 from medclip_jax import objectives, sharding
-from medclip_jax.data.augment import Augmentation, prepare
 from medclip_jax.errors import UserError
 from medclip_jax.train.pieces import check_microbatch_size, loss_in_pieces
-from medclip_jax.train.state import init_variables, quick_compilation
+from medclip_jax.train.state import quick_compilation
 
 # Batch normalisation has statistics of its own in each piece: all images go through a ViT.
 VIT = {"image_encoder.name": "vit", "image_encoder.pooling": "mean"}
@@ -45,7 +44,7 @@ def make_loss(case: str, tokens: Any) -> tuple[Any, Any, dict, ConfigDict]:
     for part in ("text_encoder", "fusion", "caption_decoder"):
         config[part].dropout_rate = 0.0
     model, masks = tiny.model_and_masks(config, tokens)
-    variables = init_variables(model, 0, tiny.example(config, masks))
+    variables = tiny.variables(model, tiny.example(config, masks))
     batch = tiny.batch(tokens, ROWS)
     # No two texts are alike, so that no similarity is a tie.
     words = np.random.default_rng(0).integers(5, tokens.vocab_size, batch["token_ids"].shape)
@@ -55,8 +54,7 @@ def make_loss(case: str, tokens: Any) -> tuple[Any, Any, dict, ConfigDict]:
     # Rows without an image or a text lie unevenly over the pieces.
     batch["has_image"] = batch["has_image"].at[1].set(False).at[5].set(False)
     batch["has_text"] = batch["has_text"].at[3].set(False)
-    image = prepare(batch["image"], Augmentation.from_config(config.augmentation))
-    batch = masks(batch | {"image": image}, jax.random.key(1))
+    batch = tiny.masked(config, masks, batch)
     keys = {"dropout": jax.random.key(2), "negatives": jax.random.key(3)}
 
     def loss(variables: Any, batch: Any, size: int) -> Any:

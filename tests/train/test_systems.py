@@ -9,14 +9,12 @@ import numpy as np
 import pytest
 from support import tiny
 
-from medclip_jax import objectives, sharding
-from medclip_jax.data.augment import Augmentation, prepare
+from medclip_jax import objectives
 from medclip_jax.data.tokenizer import Tokenizer
 from medclip_jax.errors import UserError
 from medclip_jax.models.parts import patch_size
 from medclip_jax.models.patches import unpatchify
 from medclip_jax.train import optimizer as optimizers
-from medclip_jax.train.state import init_variables
 from medclip_jax.train.step import make_eval_step
 
 # A bias of attention's keys adds the same to all logits of a softmax.
@@ -84,12 +82,9 @@ def test_each_objective_uses_exactly_the_rows_it_can(name: str, tokens: Tokenize
     config = tiny.tiny_config(name)
     config.objectives.matching.negatives = "random"  # hard ones depend on all embeddings
     model, masks = tiny.model_and_masks(config, tokens)
-    first = tiny.example(config, masks)
-    variables = init_variables(model, 0, first)
-    batch = tiny.batch(tokens)
-    batch |= {"has_image": jnp.arange(8) != 1, "has_text": jnp.arange(8) != 2}
-    batch["image"] = prepare(batch["image"], Augmentation.from_config(config.augmentation))
-    batch = masks(batch, jax.random.key(1))
+    variables = tiny.variables(model, tiny.example(config, masks))
+    rows = {"has_image": jnp.arange(8) != 1, "has_text": jnp.arange(8) != 2}
+    batch = tiny.masked(config, masks, tiny.batch(tokens) | rows)
     everything_seen = jnp.ones(8, bool)
     batch |= {"image_in_view": everything_seen, "text_in_view": everything_seen}
     batch["token_is_masked"] = batch["token_mask"]
@@ -128,10 +123,8 @@ def test_each_objective_uses_exactly_the_rows_it_can(name: str, tokens: Tokenize
 def test_masks_never_leak(name: str, tokens: Tokenizer) -> None:
     config = tiny.tiny_config(name)
     model, masks = tiny.model_and_masks(config, tokens)
-    variables = init_variables(model, 0, tiny.example(config, masks))
-    batch = tiny.batch(tokens)
-    batch["image"] = prepare(batch["image"], Augmentation.from_config(config.augmentation))
-    batch = masks(batch, jax.random.key(1))
+    variables = tiny.variables(model, tiny.example(config, masks))
+    batch = tiny.masked(config, masks, tiny.batch(tokens))
     assert batch["token_is_masked"].any() and batch["patch_is_masked"].any()
 
     @jax.jit
@@ -159,8 +152,7 @@ def test_shared_encodings_are_computed_once(
     config = tiny.tiny_config("combined", **{"objectives.masked_vision.weight": vision})
     state, _ = tiny.start(config, tokens)
     model, masks = tiny.model_and_masks(config, tokens)
-    mesh = sharding.make_mesh({"data": -1, "fsdp": 1})
-    step = jax.jit(make_eval_step(model, config, masks, mesh))
+    step = jax.jit(make_eval_step(model, config, masks, tiny.one_device()))
     program = step.lower(state, tiny.batch(tokens)).compile().as_text()
 
     def calls(encoder: str) -> int:

@@ -1,5 +1,6 @@
 """The format `huggingface`: one directory for Transformers, and the towers alone within it."""
 
+import functools
 import importlib.resources
 import json
 from pathlib import Path
@@ -46,8 +47,13 @@ def outputs(directory: Path, inputs: Inputs) -> Outputs:
         return own | _tower_outputs(directory, inputs)
     except ImportError as error:  # as where torchvision does not fit torch
         reason = " ".join(str(error).split())
-        print(f"Transformers' own classes are not checked: they do not import here ({reason})")
+        _say_once(f"Transformers' own classes are not checked: they do not import here ({reason})")
         return own
+
+
+@functools.cache
+def _say_once(line: str) -> None:
+    print(line)
 
 
 def _tower_outputs(directory: Path, inputs: Inputs) -> Outputs:

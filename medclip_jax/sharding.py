@@ -150,9 +150,7 @@ def leaf_spec(
     fsdp = mesh_shape.get("fsdp", 1)
     sides = [side for side in range(len(shape)) if not axes[side] and shape[side] % fsdp == 0]
     if fsdp > 1 and sides and math.prod(shape) >= fsdp_min_size:
-        # A table that is split by its rows is looked up in parts, which are summed over devices.
-        by_columns = name.endswith("/embedding") and sides[-1] == len(shape) - 1
-        axes[sides[-1] if by_columns else max(sides, key=lambda side: shape[side])] = "fsdp"
+        axes[max(sides, key=lambda side: shape[side])] = "fsdp"
     return PartitionSpec(*axes) if any(axes) else PartitionSpec()
 
 

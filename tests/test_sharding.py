@@ -72,9 +72,7 @@ def test_large_leaves_are_split_over_fsdp_and_small_ones_copied() -> None:
         ("text_encoder/layer_0/attention/query/kernel", (8, 9), ("fsdp", None)),
         ("text_encoder/layer_0/attention/query/kernel", (7, 9), ()),
         ("image_encoder/stage1_block0/conv1/kernel", (3, 3, 64, 128), (None, None, None, "fsdp")),
-        # Tables by their columns, where these can be divided.
-        ("text_encoder/embeddings/word_embeddings/embedding", (100, 8), (None, "fsdp")),
-        ("text_encoder/embeddings/word_embeddings/embedding", (100, 9), ("fsdp", None)),
+        ("text_encoder/embeddings/word_embeddings/embedding", (100, 8), ("fsdp", None)),
     ],
 )
 def test_attention_and_mlps_lie_over_tensor(name: str, shape: tuple, spec: tuple) -> None:

@@ -43,13 +43,18 @@ def write_model_card(encoder: Encoder, checkpoint: Path, format_name: str, outpu
         files={path.name for path in output.iterdir()},
         config=encoder.config,
         settings=config_rows(encoder.config.to_dict()),
-        config_json=json.dumps(encoder.config.to_dict(), indent=2),
+        config_json=_config_json(encoder.config.to_dict()),
         augmentation=Augmentation.from_config(encoder.config.augmentation),
         data=[_describe(*_set) for _set in _sets(encoder.config)],
         evaluations=[_measures(evaluation) for evaluation in read_evaluations(checkpoint)],
         is_dual_encoder=_is_dual_encoder(output),
     )
     (output / "README.md").write_text(text, encoding="utf-8")
+
+
+def _config_json(config: dict[str, Any]) -> str:
+    """The config without the folder of the data, which is of this machine alone."""
+    return json.dumps(config | {"data": config["data"] | {"data_dir": ""}}, indent=2)
 
 
 def _sets(config: Any) -> list[tuple[str, str, str]]:

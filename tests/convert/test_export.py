@@ -97,7 +97,7 @@ def test_an_export_can_be_evaluated(workdir: Path, toy_data: Path, tmp_path: Pat
 
 
 def test_the_card_tells_data_settings_figures_and_preprocessing(
-    workdir: Path, tmp_path: Path
+    workdir: Path, toy_data: Path, tmp_path: Path
 ) -> None:
     export(workdir, "huggingface", tmp_path / "out")
     card = (tmp_path / "out/README.md").read_text()
@@ -118,6 +118,7 @@ def test_the_card_tells_data_settings_figures_and_preprocessing(
     ):
         assert part in card, part
     assert "{{" not in card and "None\n" not in card
+    assert str(toy_data) not in card
 
 
 def test_a_changed_weight_fails_the_check(workdir: Path, tmp_path: Path, capsys) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from support import commands
 
+ROUNDS = 50
 LINES_A_ROUND = 6  # at most, until the kill
 STEPS_A_ROUND = 6  # about as many as a round takes, so that the run is not complete too early
 SMALL = (
@@ -65,9 +66,9 @@ def disturb(
     return victim, number
 
 
-def run_chaos(config: Path, workdir: Path, rounds: int, num_steps: int, seed: int) -> None:
-    chance = random.Random(seed)
-    for turn in range(rounds):
+def run_chaos(config: Path, workdir: Path, num_steps: int) -> None:
+    chance = random.Random(0)
+    for turn in range(ROUNDS):
         processes = start_two(config, workdir, num_steps)
         victim, number = disturb(processes, workdir, chance)
         for index, process in enumerate(processes):
@@ -82,13 +83,11 @@ def run_chaos(config: Path, workdir: Path, rounds: int, num_steps: int, seed: in
         commands.finish(process)
 
 
-@pytest.mark.parametrize(
-    "rounds", [2, pytest.param(50, marks=pytest.mark.slow)], ids=lambda rounds: f"{rounds} rounds"
-)
-def test_killed_and_started_again(toy_config: Path, tmp_path: Path, rounds: int) -> None:
-    num_steps = STEPS_A_ROUND * (rounds + 1)
+@pytest.mark.slow
+def test_killed_and_started_again_50_times(toy_config: Path, tmp_path: Path) -> None:
+    num_steps = STEPS_A_ROUND * (ROUNDS + 1)
     for process in start_two(toy_config, tmp_path / "undisturbed", num_steps):
         commands.finish(process)
-    run_chaos(toy_config, tmp_path / "disturbed", rounds, num_steps, seed=rounds)
+    run_chaos(toy_config, tmp_path / "disturbed", num_steps)
     expected = commands.metrics(tmp_path / "undisturbed")
     assert commands.metrics(tmp_path / "disturbed") == expected

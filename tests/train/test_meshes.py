@@ -55,6 +55,7 @@ def test_several_processes(
     np.testing.assert_allclose(losses(tmp_path), one_device, atol=TOLERANCE)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_restores_onto_another_mesh(
     one_device: np.ndarray, toy_config: Path, tmp_path: Path
 ) -> None:

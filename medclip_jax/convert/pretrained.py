@@ -133,6 +133,10 @@ def _find_family(arrays: Mapping[str, np.ndarray], families: tuple[_Family, ...]
     )
 
 
+# PyTorch's buffers that say nothing of a model.
+_COUNTERS = ("num_batches_tracked", "position_ids")
+
+
 def _left_out(arrays: Mapping[str, np.ndarray], table: name_tables.NameTable) -> list[str]:
     """What the encoder has no place for, by the first part of its name."""
     names = (name.removeprefix(table.prefix) for name in arrays)
@@ -141,7 +145,7 @@ def _left_out(arrays: Mapping[str, np.ndarray], table: name_tables.NameTable) ->
             name.split(".")[0]
             for name in names
             if any(fnmatch.fnmatchcase(name, pattern) for pattern in table.left_out)
-            and not name.endswith("num_batches_tracked")
+            and not name.endswith(_COUNTERS)
         }
     )
 

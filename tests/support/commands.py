@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -39,6 +40,24 @@ def start(
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+def start_two(config: Path, workdir: Path, *overrides: str) -> list[subprocess.Popen[str]]:
+    """One run of two processes."""
+    with socket.create_server(("localhost", 0)) as server:
+        address = f"localhost:{server.getsockname()[1]}"
+    numbered = [
+        environment(
+            JAX_COORDINATOR_ADDRESS=address, JAX_NUM_PROCESSES="2", JAX_PROCESS_ID=str(index)
+        )
+        for index in range(2)
+    ]
+    return [start(config, workdir, *overrides, env=env) for env in numbered]
+
+
+def lines_written(workdir: Path) -> int:
+    path = workdir / "metrics.jsonl"
+    return path.read_text().count("\n") if path.exists() else 0
 
 
 def finish(process: subprocess.Popen[str], timeout: float = 240) -> str:

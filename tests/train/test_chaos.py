@@ -2,7 +2,6 @@
 
 import random
 import signal
-import socket
 import subprocess
 import time
 from pathlib import Path
@@ -14,6 +13,7 @@ ROUNDS = 50
 LINES_A_ROUND = 6  # at most, until the kill
 STEPS_A_ROUND = 6  # about as many as a round takes, so that the run is not complete too early
 SMALL = (
+    f"--config.num_steps={STEPS_A_ROUND * (ROUNDS + 1)}",
     "--config.image_encoder.name=patches",
     "--config.image_encoder.hidden_size=16",
     "--config.image_encoder.patch_size=16",
@@ -25,24 +25,6 @@ SMALL = (
 )
 
 
-def start_two(config: Path, workdir: Path, num_steps: int) -> list[subprocess.Popen[str]]:
-    with socket.create_server(("localhost", 0)) as server:
-        address = f"localhost:{server.getsockname()[1]}"
-    processes = []
-    for index in range(2):
-        env = commands.environment(
-            JAX_COORDINATOR_ADDRESS=address, JAX_NUM_PROCESSES="2", JAX_PROCESS_ID=str(index)
-        )
-        steps = f"--config.num_steps={num_steps}"
-        processes.append(commands.start(config, workdir, *SMALL, steps, env=env))
-    return processes
-
-
-def lines_written(workdir: Path) -> int:
-    path = workdir / "metrics.jsonl"
-    return path.read_text().count("\n") if path.exists() else 0
-
-
 def disturb(
     processes: list[subprocess.Popen[str]], workdir: Path, chance: random.Random
 ) -> tuple[int, signal.Signals]:
@@ -51,10 +33,10 @@ def disturb(
     if early:
         time.sleep(chance.uniform(0, 5))
     else:
-        before, more = lines_written(workdir), chance.randint(1, LINES_A_ROUND)
+        before, more = commands.lines_written(workdir), chance.randint(1, LINES_A_ROUND)
         deadline = time.monotonic() + 120
         # Lines after the restored checkpoint are cut off first: any change is progress.
-        while lines_written(workdir) in range(before, before + more):
+        while commands.lines_written(workdir) in range(before, before + more):
             if any(process.poll() is not None for process in processes):
                 break
             assert time.monotonic() < deadline
@@ -66,10 +48,10 @@ def disturb(
     return victim, number
 
 
-def run_chaos(config: Path, workdir: Path, num_steps: int) -> None:
-    chance = random.Random(0)
+def run_chaos(config: Path, workdir: Path) -> None:
+    chance = random.Random(ROUNDS)
     for turn in range(ROUNDS):
-        processes = start_two(config, workdir, num_steps)
+        processes = commands.start_two(config, workdir, *SMALL)
         victim, number = disturb(processes, workdir, chance)
         for index, process in enumerate(processes):
             _, errors = process.communicate(timeout=120)
@@ -79,15 +61,14 @@ def run_chaos(config: Path, workdir: Path, num_steps: int) -> None:
             assert process.returncode in allowed, told
             assert "Traceback" not in errors, told
             assert "damaged" not in errors, told
-    for process in start_two(config, workdir, num_steps):
+    for process in commands.start_two(config, workdir, *SMALL):
         commands.finish(process)
 
 
 @pytest.mark.slow
 def test_killed_and_started_again_50_times(toy_config: Path, tmp_path: Path) -> None:
-    num_steps = STEPS_A_ROUND * (ROUNDS + 1)
-    for process in start_two(toy_config, tmp_path / "undisturbed", num_steps):
+    for process in commands.start_two(toy_config, tmp_path / "undisturbed", *SMALL):
         commands.finish(process)
-    run_chaos(toy_config, tmp_path / "disturbed", num_steps)
+    run_chaos(toy_config, tmp_path / "disturbed")
     expected = commands.metrics(tmp_path / "undisturbed")
     assert commands.metrics(tmp_path / "disturbed") == expected

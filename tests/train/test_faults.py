@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Sequence
@@ -51,23 +50,11 @@ def failed(process: subprocess.Popen[str], status: int, timeout: float = 120) ->
     return errors
 
 
-def start_two(config: Path, workdir: Path, *overrides: str) -> list[subprocess.Popen[str]]:
-    with socket.create_server(("localhost", 0)) as server:
-        address = f"localhost:{server.getsockname()[1]}"
-    processes = []
-    for index in range(2):
-        env = commands.environment(
-            JAX_COORDINATOR_ADDRESS=address, JAX_NUM_PROCESSES="2", JAX_PROCESS_ID=str(index)
-        )
-        processes.append(commands.start(config, workdir, *SMALL, *overrides, env=env))
-    return processes
-
-
 def wait_for_lines(
     workdir: Path, lines: int, processes: Sequence[subprocess.Popen[str]], timeout: float = 120
 ) -> None:
-    path, deadline = workdir / "metrics.jsonl", time.monotonic() + timeout
-    while not path.exists() or path.read_text().count("\n") < lines:
+    deadline = time.monotonic() + timeout
+    while commands.lines_written(workdir) < lines:
         for process in processes:
             assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < deadline
@@ -242,7 +229,7 @@ def test_a_data_file_that_vanished_ends_the_run_and_it_goes_on_when_it_is_back(
 def test_a_dead_process_ends_the_other_with_a_line(
     toy_config: Path, tmp_path: Path, victim: int
 ) -> None:
-    processes = start_two(toy_config, tmp_path, ENDLESS)
+    processes = commands.start_two(toy_config, tmp_path, *SMALL, ENDLESS)
     wait_for_lines(tmp_path, 5, processes)
     processes[victim].send_signal(signal.SIGKILL)
     started = time.monotonic()
@@ -260,7 +247,7 @@ def test_a_dead_process_ends_the_other_with_a_line(
 def test_a_silent_process_ends_the_other_in_time(
     toy_config: Path, tmp_path: Path, victim: int
 ) -> None:
-    processes = start_two(toy_config, tmp_path, ENDLESS)
+    processes = commands.start_two(toy_config, tmp_path, *SMALL, ENDLESS)
     wait_for_lines(tmp_path, 5, processes)
     processes[victim].send_signal(signal.SIGSTOP)
     started = time.monotonic()
@@ -274,7 +261,7 @@ def test_a_silent_process_ends_the_other_in_time(
 
 def test_sigterm_to_one_of_two_processes_saves_in_both(toy_config: Path, tmp_path: Path) -> None:
     seldom = "--config.checkpoint_every=100000", "--config.evaluate_every=100000"
-    processes = start_two(toy_config, tmp_path, ENDLESS, *seldom)
+    processes = commands.start_two(toy_config, tmp_path, *SMALL, ENDLESS, *seldom)
     wait_for_lines(tmp_path, 3, processes)
     processes[1].send_signal(signal.SIGTERM)
     errors = [commands.finish(process) for process in processes]
@@ -285,7 +272,9 @@ def test_sigterm_to_one_of_two_processes_saves_in_both(toy_config: Path, tmp_pat
 
 
 def test_a_mistake_in_one_of_two_processes_ends_both(toy_config: Path, tmp_path: Path) -> None:
-    processes = start_two(toy_config, tmp_path, "--config.data.dataset=manifest/none")
+    processes = commands.start_two(
+        toy_config, tmp_path, *SMALL, "--config.data.dataset=manifest/none"
+    )
     _, errors = processes[0].communicate(timeout=120)
     assert processes[0].returncode == 2, errors
     assert "medclip-jax: manifest/none is not prepared" in errors

@@ -16,14 +16,9 @@ def undisturbed(toy_config: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     return workdir
 
 
-def lines_written(workdir: Path) -> int:
-    path = workdir / "metrics.jsonl"
-    return path.read_text().count("\n") if path.exists() else 0
-
-
 def kill_after(process: object, workdir: Path, lines: int, number: signal.Signals) -> None:
     deadline = time.monotonic() + 120
-    while lines_written(workdir) < lines and process.poll() is None:  # type: ignore[attr-defined]
+    while commands.lines_written(workdir) < lines and process.poll() is None:  # type: ignore[attr-defined]
         assert time.monotonic() < deadline
         time.sleep(0.005)
     process.send_signal(number)  # type: ignore[attr-defined]

@@ -39,7 +39,6 @@ def get_config(variant: str = "") -> ConfigDict:
     config.batch_size = 256
     config.optimizer.learning_rate = 1e-4  # ALBEF
     config.optimizer.weight_decay = 0.02  # ALBEF
-    config.optimizer.weight_decay_multipliers = ((r"(bias|scale)$", 0.0),)
     config.optimizer.clip_norm = 1.0
     config.schedule.name = "cosine"
     config.schedule.warmup_steps = 2000

@@ -36,7 +36,6 @@ def get_config(variant: str = "") -> ConfigDict:
     config.batch_size = 256  # M3AE
     config.optimizer.learning_rate = 1e-4
     config.optimizer.weight_decay = 0.01  # MedViLL, M3AE
-    config.optimizer.weight_decay_multipliers = ((r"(bias|scale)$", 0.0),)
     config.optimizer.clip_norm = 1.0
     config.schedule.name = "cosine"
     config.schedule.warmup_steps = 10_000  # M3AE: 10 %

@@ -35,7 +35,6 @@ def get_config(variant: str = "") -> ConfigDict:
     config.batch_size = 256
     config.optimizer.learning_rate = 5e-4
     config.optimizer.weight_decay = 1e-4
-    config.optimizer.weight_decay_multipliers = ((r"(bias|scale)$", 0.0),)
     config.optimizer.clip_norm = 10.0
     config.schedule.name = "cosine"
     config.schedule.warmup_steps = 10_000

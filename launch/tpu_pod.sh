@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # One pretraining run on a Cloud TPU pod, started again until it is complete:
 #   launch/tpu_pod.sh NAME ZONE TYPE CONFIG WORKDIR [--config.key=value ...]
-#   launch/tpu_pod.sh medclip us-west4-a v5litepod-256 configs/convirt.py /mnt/medclip/runs/convirt
+#   launch/tpu_pod.sh medclip us-west4-a v5litepod-64 configs/radtex.py /mnt/medclip/runs/radtex
 # Asks for the pod NAME as a queued resource, copies this checkout to all its workers, installs it, and
 # runs the same command on all. A preempted pod is asked for again. WORKDIR is a folder that all workers
 # share. Ctrl-C (SIGTERM) stops the run, which saves. Environment:

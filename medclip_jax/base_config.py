@@ -1,4 +1,4 @@
-"""Every key that a run's config has, with its default and, for numbers, its least value."""
+"""Every key that a run's config has, with its default and, for a number, its range."""
 
 from ml_collections import ConfigDict
 
@@ -16,11 +16,32 @@ LEAST = {
     "log_every": 1,
     "checkpoint_every": 1,
     "evaluate_every": 1,
+    "image_encoder.hidden_size": 1,
+    "image_encoder.num_layers": 0,
+    "image_encoder.num_heads": 1,
+    "image_encoder.patch_size": 1,
     "image_encoder.width": 1,
+    "text_encoder.hidden_size": 1,
+    "text_encoder.num_layers": 0,
+    "text_encoder.num_heads": 1,
+    "text_encoder.intermediate_size": 1,
+    "text_encoder.max_position_embeddings": 1,
+    "text_encoder.max_length": 3,  # the tokens that begin and end a text, and one of its own
     "projection.size": 1,
     "fusion.num_layers": 0,
+    "fusion.hidden_size": 1,
+    "fusion.num_heads": 1,
+    "matching_head.hidden_size": 1,
+    "caption_decoder.hidden_size": 1,
     "caption_decoder.num_layers": 1,
+    "caption_decoder.num_heads": 1,
+    "caption_decoder.intermediate_size": 1,
+    "local_projection_size": 1,
+    "objectives.contrastive.tile_size": 0,
+    "objectives.sigmoid_contrastive.tile_size": 0,
+    "objectives.multi_view_contrastive.tile_size": 0,
     "objectives.multi_view_contrastive.views": 2,
+    "objectives.captioning.label_smoothing": 0,
     "optimizer.learning_rate": 0,
     "optimizer.weight_decay": 0,
     "optimizer.clip_norm": 0,
@@ -34,6 +55,10 @@ LEAST = {
     "tokenizer.vocab_size": 1,
     "augmentation.crop_size": 1,
 }
+
+# What a number must be above, or below; a whole number is also below 2^31.
+ABOVE = {"objectives.matching.margin": 0, "schedule.factor": 0}
+BELOW = {"objectives.captioning.label_smoothing": 1, "schedule.factor": 1}
 
 
 def base_config() -> ConfigDict:
@@ -134,7 +159,7 @@ def base_config() -> ConfigDict:
             # Regular expressions on parameter names; of each table the first match counts.
             "frozen": (),
             "learning_rate_multipliers": (),  # ((pattern, multiplier), ...)
-            "weight_decay_multipliers": (),
+            "weight_decay_multipliers": (),  # of matrices; nothing else decays
         }
     )
     config.schedule = ConfigDict(

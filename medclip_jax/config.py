@@ -7,6 +7,7 @@ value of another type, is an error of one line wherever it comes from.
 import difflib
 import importlib.util
 import json
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from medclip_jax.base_config import LEAST, base_config
+from medclip_jax.base_config import ABOVE, BELOW, LEAST, base_config
 from medclip_jax.errors import UserError
 
 # Keys that do not change what was already computed: a resumed run may differ in them, and in
@@ -89,8 +90,23 @@ def validate(config: ConfigDict) -> None:
             raise UserError(
                 f"config key {key} is {value!r}, but must be of type {type(default).__name__}"
             )
-        if key in LEAST and not value >= LEAST[key]:
-            raise UserError(f"config key {key} is {value}, but must be {LEAST[key]} or more")
+        if isinstance(default, int | float):
+            _check_range(key, value)
+
+
+def _check_range(key: str, value: float) -> None:
+    """Raises a UserError where a number is not finite, or out of its range."""
+    ranges = {
+        f"{LEAST.get(key)} or more": value >= LEAST.get(key, value),
+        f"above {ABOVE.get(key)}": value > ABOVE.get(key, -math.inf),
+        f"below {BELOW.get(key)}": value < BELOW.get(key, math.inf),
+        f"below {2**31}": isinstance(value, float) or value < 2**31,
+    }
+    wanted = [wanted for wanted, is_so in ranges.items() if not is_so]
+    if not math.isfinite(value):
+        wanted = ["a finite number"]
+    if wanted:
+        raise UserError(f"config key {key} is {value}, but must be {wanted[0]}")
 
 
 def flatten(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:

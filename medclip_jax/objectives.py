@@ -126,16 +126,15 @@ def _matching(outputs: Arrays, batch: Arrays, options: ConfigDict) -> tuple[jax.
 
 def _captioning(outputs: Arrays, batch: Arrays, options: ConfigDict) -> tuple[jax.Array, Metrics]:
     ids, token_mask = batch["token_ids"], batch["token_mask"]
-    mask = _told_tokens(batch)
     smoothing = options.label_smoothing
     loss, metrics = losses.captioning(
-        outputs["caption_logits"], ids[:, 1:], mask, label_smoothing=smoothing
+        outputs["caption_logits"], ids[:, 1:], _told_tokens(batch), label_smoothing=smoothing
     )
     if options.backward:
         backward, parts = losses.captioning(
             outputs["backward_caption_logits"],
             reverse_tokens(ids, token_mask)[:, 1:],
-            mask,
+            _told_tokens(batch, backward=True),
             label_smoothing=smoothing,
         )
         loss += backward
@@ -169,9 +168,17 @@ def _pairs(batch: Arrays) -> jax.Array:
     return batch["has_image"] & batch["has_text"]
 
 
-def _told_tokens(batch: Arrays) -> jax.Array:
-    """The tokens that captioning tells: all but the first, of pairs."""
-    return batch["token_mask"][:, 1:] & _pairs(batch)[:, None]
+def _told_tokens(batch: Arrays, backward: bool = False) -> jax.Array:
+    """The tokens that captioning tells: all but the first, of pairs.
+
+    Not what stands at a cut: there the text does not end, nor does it begin there backwards. A
+    batch that does not say which texts were cut has none.
+    """
+    token_mask = batch["token_mask"]
+    place_of_cut = 0 if backward else token_mask.sum(axis=1, keepdims=True) - 2
+    is_cut = batch.get("text_is_cut", jnp.zeros_like(batch["has_text"]))
+    at_cut = is_cut[:, None] & (jnp.arange(token_mask.shape[1] - 1) == place_of_cut)
+    return token_mask[:, 1:] & _pairs(batch)[:, None] & ~at_cut
 
 
 def _masked_tokens(batch: Arrays) -> jax.Array:

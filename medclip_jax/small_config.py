@@ -7,10 +7,12 @@ from medclip_jax.errors import UserError
 VARIANTS = ("demo", "small")
 
 
-def check_variant(file: str, variant: str) -> None:
-    """Raises a UserError unless the variant is "" or one of those that every config file has."""
-    if variant not in ("", *VARIANTS):
-        raise UserError(f"{file} has no variant {variant!r}; there are {' and '.join(VARIANTS)}")
+def check_variant(file: str, variant: str, *others: str) -> None:
+    """Raises a UserError unless the variant is "", one that every file has, or one of `others`."""
+    variants = (*VARIANTS, *others)
+    if variant not in ("", *variants):
+        there = f"{', '.join(variants[:-1])} and {variants[-1]}"
+        raise UserError(f"{file} has no variant {variant!r}; there are {there}")
 
 
 def shrink(config: ConfigDict, variant: str) -> None:

@@ -11,6 +11,7 @@ from medclip_jax.errors import UserError
 
 NAMES = ("convirt", "matching", "radtex", "mixed", "combined")
 SHIPPED = [f"{name}.py{variant}" for name in NAMES for variant in ("", ":demo", ":small")]
+SHIPPED.append("convirt.py:large")
 
 
 @pytest.mark.parametrize("path", SHIPPED)
@@ -38,6 +39,20 @@ def test_convirt_has_the_papers_values() -> None:
     assert augmentation.blur_sigma == (0.1, 3.0) and augmentation.crop_size == 224
 
 
+def test_convirt_for_large_batches_is_scaled_by_its_rules() -> None:
+    paper, config = (configs.load_config(f"convirt.py{variant}") for variant in ("", ":large"))
+    assert config.batch_size == 16_384 and config.compute_dtype == "bfloat16"
+    assert config.optimizer.learning_rate == pytest.approx(5e-4 / 2**0.5)
+    assert config.optimizer.decoupled_weight_decay and config.schedule.name == "cosine"
+    seen = [one.num_steps * one.batch_size for one in (paper, config)]
+    assert seen[1] == pytest.approx(seen[0], rel=0.01)
+    assert config.schedule.warmup_steps == pytest.approx(config.num_steps / 10, abs=1)
+    assert config.objectives.contrastive.tile_size > 0
+    assert config.evaluate_every < config.num_steps / 10 and config.data.validation_examples
+    assert config.image_encoder == paper.image_encoder
+    assert config.text_encoder == paper.text_encoder
+
+
 def test_overrides_reach_nested_keys_and_tuples() -> None:
     config = configs.load_config(
         "convirt.py:demo",
@@ -63,6 +78,12 @@ def test_overrides_reach_nested_keys_and_tuples() -> None:
         ("--config.batch_size=0", "batch_size is 0, but must be 1 or more"),
         ("--config.seed=-1", "seed is -1, but must be 0 or more"),
         ("--config.optimizer.learning_rate=nan", "learning_rate is nan"),
+        ("--config.optimizer.b1=inf", "b1 is inf, but must be a finite number"),
+        ("--config.text_encoder.max_length=2", "max_length is 2, but must be 3 or more"),
+        ("--config.objectives.contrastive.tile_size=-5", "is -5, but must be 0 or more"),
+        ("--config.schedule.factor=1", "factor is 1.0, but must be below 1"),
+        ("--config.objectives.matching.margin=0", "margin is 0.0, but must be above 0"),
+        ("--config.num_steps=10000000000", "must be below 2147483648"),
     ],
 )
 def test_a_wrong_override_is_one_line_that_names_the_key(override: str, named: str) -> None:

@@ -182,6 +182,31 @@ def test_each_objective_calls_its_loss_on_the_rows_that_it_can_use(whole: tuple)
         assert metrics[f"{name}/loss"] == total and np.isfinite(total)
 
 
+def test_captions_do_not_end_nor_begin_where_a_text_was_cut(whole: tuple) -> None:
+    outputs, batch = whole
+    ids, mask = np.asarray(batch["token_ids"]), np.asarray(batch["token_mask"])
+    is_cut = np.array([True, False, True, False, True, False, False, False])
+    pairs = np.asarray(batch["has_image"] & batch["has_text"])
+    losses_of = {"caption_logits": [], "backward_caption_logits": []}
+    for row in np.flatnonzero(pairs):
+        length = mask[row].sum()
+        forward = ids[row, :length].tolist()
+        backward = [forward[0], *forward[-2:0:-1], forward[-1]]
+        for name, text in (("caption_logits", forward), ("backward_caption_logits", backward)):
+            targets = list(enumerate(text[1:]))
+            if is_cut[row]:
+                targets = targets[:-1] if text is forward else targets[1:]
+            logits = np.asarray(outputs[name], np.float64)[row]
+            log_p = logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
+            losses_of[name] += [-log_p[place, target] for place, target in targets]
+    expected = sum(np.mean(values) for values in losses_of.values())
+    batch = batch | {"text_is_cut": jnp.asarray(is_cut)}
+    total, _ = objectives.total_loss(outputs, batch, options(captioning=1.0))
+    np.testing.assert_allclose(total, expected, rtol=1e-5)
+    count_fn = objectives.OBJECTIVES["captioning"].count_fn
+    assert {len(values) for values in losses_of.values()} == {int(count_fn(batch))}
+
+
 def test_matching_may_be_by_distance_and_captioning_forward_only(whole: tuple) -> None:
     outputs, batch = whole
     config = options(matching=1.0)

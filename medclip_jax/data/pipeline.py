@@ -30,7 +30,8 @@ class BatchSource:
 
     A batch holds, for those of its rows that this process reads: `image` uint8
     `[rows, size, size]`; `token_ids` int32 and `token_mask` bool `[rows, max_length]`; `group_ids`
-    int32 `[rows, 2]`, the hashes of study and text; `has_image` and `has_text` bool `[rows]`;
+    int32 `[rows, 2]`, the hashes of study and text; `has_image` and `has_text` bool `[rows]`,
+    and `text_is_cut`, whether a text was longer than `max_length`;
     and, where a set has labels, `labels` float32 `[rows, num_labels]`, NaN unknown. A missing image
     is black, a missing text is that of an empty string.
     """
@@ -67,7 +68,7 @@ class BatchSource:
         for canvas, row in zip(canvases, rows, strict=True):
             if row.image is not None:
                 images.fit_into(canvas, images.decode_gray(row.image))
-        token_ids, token_mask = self._tokenizer.encode_batch(
+        token_ids, token_mask, is_cut = self._tokenizer.encode_and_tell_cuts(
             [row.text for row in rows], self._max_length
         )
         batch = {
@@ -77,6 +78,7 @@ class BatchSource:
             "group_ids": np.array([(row.study_hash, row.text_hash) for row in rows], np.int32),
             "has_image": np.array([row.image is not None for row in rows]),
             "has_text": np.array([bool(row.text) for row in rows]),
+            "text_is_cut": is_cut,
         }
         labels = np.stack([row.labels for row in rows])
         return batch | {"labels": labels} if labels.size else batch

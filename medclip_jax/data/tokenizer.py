@@ -69,10 +69,21 @@ class Tokenizer:
         The special tokens that begin and end a text stay when a text is cut; an empty text gives
         just these.
         """
+        return self.encode_and_tell_cuts(texts, max_length)[:2]
+
+    def encode_and_tell_cuts(
+        self, texts: Sequence[str], max_length: int
+    ) -> tuple[
+        Int32[np.ndarray, "batch length"],
+        Bool[np.ndarray, "batch length"],
+        Bool[np.ndarray, " batch"],
+    ]:
+        """As `encode_batch`, and which texts were cut: their last token is not where they end."""
         encodings = self._fixed_length(max_length).encode_batch_fast(list(texts))
         token_ids = np.array([encoding.ids for encoding in encodings], np.int32)
         token_mask = np.array([encoding.attention_mask for encoding in encodings], np.bool_)
-        return token_ids.reshape(-1, max_length), token_mask.reshape(-1, max_length)
+        is_cut = np.array([bool(encoding.overflowing) for encoding in encodings], np.bool_)
+        return token_ids.reshape(-1, max_length), token_mask.reshape(-1, max_length), is_cut
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """The text of the ids, without special tokens."""
@@ -107,6 +118,12 @@ class Tokenizer:
     def _with_fixed_length(self, max_length: int) -> tokenizers.Tokenizer:
         # A copy: truncation and padding are state of the backend, which threads share.
         backend = tokenizers.Tokenizer.from_str(self._backend.to_str())
+        num_special = backend.num_special_tokens_to_add(is_pair=False)
+        if max_length < num_special:  # the backend would then leave texts as long as they are
+            raise UserError(
+                f"a text of {max_length} tokens has no room for the {num_special} special ones "
+                "that the tokenizer adds; raise config.text_encoder.max_length"
+            )
         backend.enable_truncation(max_length)
         backend.enable_padding(
             length=max_length, pad_id=self.pad_id, pad_token=self._special_tokens["pad_token"]
@@ -153,8 +170,12 @@ def train_wordpiece(texts: Iterable[str], vocab_size: int, directory: str | Path
 
 
 def placeholder_tokenizer(vocab_size: int) -> Tokenizer:
-    """A BERT tokenizer of tokens that no text has, where only their number counts."""
-    words = [f"word{number}" for number in range(vocab_size - len(SPECIAL_TOKENS))]
+    """A BERT tokenizer of tokens that no text has, where only their number counts.
+
+    Every second one continues a word, so that whole words can be masked.
+    """
+    count = vocab_size - len(SPECIAL_TOKENS)
+    words = [f"##{number}" if number % 2 else f"word{number}" for number in range(count)]
     tokens = [*SPECIAL_TOKENS.values(), *words]
     vocabulary = {token: index for index, token in enumerate(tokens)}
     return Tokenizer(_bert_backend(vocabulary, normalizers.BertNormalizer()), SPECIAL_TOKENS)

@@ -1,10 +1,11 @@
 """Training an image encoder and a linear head on labels: the recipe, the steps and the loop.
 
 The recipe is ConVIRT's (arXiv 2010.00747) as far as the paper gives it. Images are augmented on the
-accelerator as in pretraining, and BatchNorm's statistics move from the first step on. One program
-is compiled for a step and one for predictions, whatever the number of images: batches always have
-one size, a set of images is gone through in a new order again and again, and the last batch of a
-pass goes on with the next.
+accelerator as in pretraining. While the head alone is trained, the encoder is that of evaluation:
+its batch norms use and keep their running statistics. One program is compiled for these steps, one
+for all others and one for predictions, whatever the number of images: batches always have one size,
+a set of images is gone through in a new order again and again, and the last batch of a pass goes on
+with the next.
 """
 
 import dataclasses
@@ -145,7 +146,7 @@ class FinetuneTrainer:
         self._optimizer = optax.chain(
             optax.add_decayed_weights(settings.weight_decay), optax.scale_by_adam()
         )
-        self._train_step = jax.jit(self._step)
+        self._train_step = jax.jit(self._step, static_argnames="head_only")
         self._predict = jax.jit(self._probabilities)
 
     def fit(
@@ -174,11 +175,15 @@ class FinetuneTrainer:
         batches = shuffled_batches(len(images), self.settings.batch_size, seed)
         key = jax.random.key(seed)
 
-        def train(state: ClassifierState, num_steps: int, rates: Any) -> tuple[Any, list[Any]]:
+        def train(
+            state: ClassifierState, num_steps: int, rates: Any, head_only: bool
+        ) -> tuple[Any, list[Any]]:
             losses = []
             for batch in itertools.islice(batches, num_steps):
                 pixels = squares.read(images[batch])
-                state, loss = self._train_step(state, pixels, labels[batch], rates, key)
+                state, loss = self._train_step(
+                    state, pixels, labels[batch], rates, key, head_only=head_only
+                )
                 losses.append(loss)
             return state, losses
 
@@ -186,7 +191,7 @@ class FinetuneTrainer:
         best, history = state, []
         for epoch in range(self.settings.max_epochs + 1):
             num_steps, rates = self._plan(epoch, len(images), progress)
-            state, losses = train(state, num_steps, rates)
+            state, losses = train(state, num_steps, rates, head_only=epoch == 0)
             if epoch == 0:  # moments from before the encoder moved are no start for training it
                 state = state.replace(opt_state=self._optimizer.init(state.params))
             score = validate(state)
@@ -252,6 +257,7 @@ class FinetuneTrainer:
         labels: Float[Array, "batch labels"],
         rates: dict[str, jax.Array],
         key: PRNGKeyArray,
+        head_only: bool,
     ) -> tuple[ClassifierState, jax.Array]:
         augment_key, encoder_key, head_key = jax.random.split(
             jax.random.fold_in(key, state.step), 3
@@ -260,8 +266,14 @@ class FinetuneTrainer:
 
         def loss_fn(params: dict[str, Any]) -> tuple[jax.Array, dict[str, Any]]:
             features, batch_stats = self._encode(
-                params["encoder"] | state.frozen, state.batch_stats, views, True, encoder_key
+                params["encoder"] | state.frozen,
+                state.batch_stats,
+                views,
+                not head_only,
+                encoder_key,
             )
+            if head_only:
+                features = jax.lax.stop_gradient(features)
             logits: Any = self._head.apply(
                 {"params": params["head"]}, features, train=True, rngs={"dropout": head_key}
             )

@@ -5,7 +5,8 @@ statistics of normalisation are float32 too.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from contextlib import AbstractContextManager
 from typing import Any, Literal, get_args
 
 import flax.linen as nn
@@ -215,6 +216,35 @@ class BatchNorm(nn.Module):
             mean, var = running_mean.value, running_var.value
         x = (x - mean) * (jax.lax.rsqrt(var + self.epsilon) * scale) + bias
         return x.astype(self.dtype)
+
+
+def locked_norms(frozen: Collection[str]) -> AbstractContextManager[None]:
+    """While it is open, batch norms that are not trained are those of evaluation.
+
+    They normalise by their running statistics and keep them: else a frozen network would give other
+    features from step to step, which depend on the batch.
+
+    Args:
+        frozen: names of parameters ("image_encoder/stem_norm/scale"); a norm is not trained where
+            all of its own are among them.
+    """
+
+    def intercept(
+        next_fn: Callable[..., Any],
+        arguments: Any,
+        options: Any,
+        context: nn.module.InterceptorContext,
+    ) -> Any:
+        if isinstance(context.module, BatchNorm) and context.method_name == "__call__":
+            path = "/".join(context.module.path)
+            if {f"{path}/scale", f"{path}/bias"} <= set(frozen):
+                if "train" in options:
+                    options = options | {"train": False}
+                else:
+                    arguments = (arguments[0], False, *arguments[2:])
+        return next_fn(*arguments, **options)
+
+    return nn.intercept_methods(intercept)
 
 
 def _statistics(

@@ -126,6 +126,11 @@ def build_parts(config: ConfigDict, vocab_size: int, dtype: DTypeLike) -> dict[s
     parts: dict[str, Any] = {"shared_fusion": fusion.shared}
     if fusion.num_layers:
         check_heads("fusion", fusion.hidden_size, fusion.num_heads)
+        if fusion.hidden_size % 4:
+            raise UserError(
+                f"fusion.hidden_size is {fusion.hidden_size}: give a multiple of 4, for the sines "
+                "and cosines of rows and columns"
+            )
         transformer = FusionTransformer(
             hidden_size=fusion.hidden_size,
             num_layers=fusion.num_layers,

@@ -18,6 +18,11 @@ from medclip_jax.errors import UserError
 
 FlatParams = dict[str, jax.Array]
 
+_NO_MATRIX = re.compile(
+    r"(^|[/_])(bias|scale|temperature|token|modality|positions|position_embedding"
+    r"|position_embeddings/embedding)$"
+)
+
 
 def flatten_params(params: Mapping[str, Any]) -> FlatParams:
     """Nested parameters as {"a/b/kernel": array}."""
@@ -58,19 +63,30 @@ def multipliers(names: Sequence[str], table: Sequence[tuple[str, float]]) -> dic
     return {name: result.get(name, 1.0) for name in names}
 
 
+def decays(name: str) -> bool:
+    """Whether weight decay applies to a parameter: matrices decay, the rest does not.
+
+    Matrices are the kernels of dense layers and convolutions and, as in BERT and open_clip, the
+    tables of words and segments. The rest is biases, norms, the temperature, class, mask and
+    modality tokens, and positions, whether they are a table or not (as in timm and MAE).
+    """
+    return not _NO_MATRIX.search(name)
+
+
 def make_optimizer(config: ConfigDict, names: Sequence[str]) -> optax.GradientTransformation:
     """Clipping, Adam (Kingma & Ba, arXiv 1412.6980), weight decay and rate multipliers.
 
     Weight decay is AdamW's (arXiv 1711.05101) where `decoupled_weight_decay`, else it is added to
-    the gradient. The updates are not yet multiplied by the learning rate, which changes by step
-    and by plateau: the train step does that.
+    the gradient; it is the config's times its multipliers where `decays`, else 0. The updates are
+    not yet multiplied by the learning rate, which changes by step and by plateau: the train step
+    does that.
     """
-    decay = multipliers(names, config.weight_decay_multipliers)
+    factors = multipliers(names, config.weight_decay_multipliers)
+    decay = {name: config.weight_decay * factor * decays(name) for name, factor in factors.items()}
     rates = multipliers(names, config.learning_rate_multipliers)
     weight_decay = optax.stateless(
         lambda updates, params: {
-            name: update + config.weight_decay * decay[name] * params[name]
-            for name, update in updates.items()
+            name: update + decay[name] * params[name] for name, update in updates.items()
         }
     )
     adam = optax.scale_by_adam(config.b1, config.b2, config.eps)

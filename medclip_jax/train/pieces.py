@@ -72,6 +72,7 @@ def loss_in_pieces(
     by_row = [name for name in active if objectives.OBJECTIVES[name].count_fn]
     compared = [name for name in active if name not in by_row]
     kept = _kept_outputs(model, compared)
+    encode_key, judge_key = jax.random.split(keys["dropout"])
 
     @jax.checkpoint
     def encode(statistics: Any, piece: tuple[Arrays, jax.Array]) -> tuple[Any, Any]:
@@ -80,7 +81,7 @@ def loss_in_pieces(
             {"params": variables["params"], "batch_stats": statistics},
             rows,
             True,
-            rngs={"dropout": jax.random.fold_in(keys["dropout"], index)},
+            rngs={"dropout": jax.random.fold_in(encode_key, index)},
             mutable=["batch_stats"],
             method="encode_rows",
         )
@@ -95,7 +96,8 @@ def loss_in_pieces(
     scalars: Any = model.apply({"params": variables["params"]}, method="scalars")
     outputs |= scalars
     if model.matching is not None:
-        outputs |= _judge(model, variables, batch, outputs, keys, 2 * size)
+        judge_keys = {"dropout": judge_key, "negatives": keys["negatives"]}
+        outputs |= _judge(model, variables, batch, outputs, judge_keys, 2 * size)
     found = {name: _average(means[name]) for name in by_row} | {
         name: objectives.OBJECTIVES[name].loss_fn(outputs, batch, active[name]) for name in compared
     }
@@ -145,7 +147,7 @@ def _judge(
     def judge(_: None, piece: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[None, Any]:
         image_rows, text_rows, index = piece
         image, text = model.pair_sides(batch, outputs, image_rows, text_rows)
-        key = jax.random.fold_in(jax.random.fold_in(keys["dropout"], 1), index)
+        key = jax.random.fold_in(keys["dropout"], index)
         judged = model.apply(params, image, text, True, rngs={"dropout": key}, method="judge")
         return None, judged
 

@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -78,7 +79,7 @@ def describe_plan(config: ConfigDict) -> str:
     pieces = parts.config.microbatch_size or config.batch_size
     lines = [
         f"{mesh.size} devices, mesh {dict(mesh.shape)}; batch {config.batch_size}, "
-        f"{pieces} rows at once, {config.compute_dtype}",
+        f"{pieces} rows at once, {config.compute_dtype}, {parts.vocab_size:,} tokens",
         "on each device:",
         *(
             f"  {name:<22}{value / _MEBIBYTE:>12,.1f} MiB"
@@ -180,8 +181,13 @@ def _describe_collectives(collectives: Counter[Collective]) -> list[str]:
 
 
 def _tokenizer(config: ConfigDict) -> Tokenizer:
-    """The run's own if it is given, else one of the size that would be trained."""
-    directory = tokenizer_directory(config)
-    if directory is not None:
-        return load_tokenizer(directory)
-    return placeholder_tokenizer(config.tokenizer.vocab_size)
+    """The run's own where it is at hand, else one of the config's size: plans download nothing."""
+    source = config.tokenizer.directory or config.text_encoder.init
+    directory = tokenizer_directory(config) if source and _is_here(source) else None
+    if directory is None:
+        return placeholder_tokenizer(config.tokenizer.vocab_size)
+    return load_tokenizer(directory)
+
+
+def _is_here(path: str) -> bool:
+    return Path(path).expanduser().exists()

@@ -25,7 +25,7 @@ from medclip_jax.train.pieces import check_microbatch_size
 from medclip_jax.train.plan import with_fitting_microbatches
 from medclip_jax.train.state import Batch, TrainState, create_state
 from medclip_jax.train.step import EvalStep, TrainStep
-from medclip_jax.train.step_parts import StepParts
+from medclip_jax.train.step_parts import StepParts, check_frozen_are_given
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -70,6 +70,8 @@ def prepare_run(config: ConfigDict, workdir: Path) -> Run:
     sharding.check_batch_size(config.batch_size, mesh)
     check_microbatch_size(config.microbatch_size, config.batch_size, sharding.batch_shards(mesh))
     resuming = newest_whole(workdir / "checkpoints") is not None
+    if not resuming:
+        check_frozen_are_given(config, mesh)
     tokenizer = _prepare_workdir(config, workdir, resuming)
     arguments = {
         "seed": config.seed,

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from medclip_jax import sharding
 from medclip_jax.models.image_text_model import ImageTextModel
 from medclip_jax.train import optimizer as optimizers
+from medclip_jax.train.keys import RunKeys
 
 Batch = dict[str, jax.Array]
 
@@ -51,6 +52,7 @@ def dummy_batch(crop_size: int, max_length: int, num_labels: int = 0, rows: int 
         "group_ids": jnp.arange(2 * rows, dtype=jnp.int32).reshape(rows, 2),
         "has_image": jnp.ones(rows, bool),
         "has_text": jnp.ones(rows, bool),
+        "text_is_cut": jnp.zeros(rows, bool),
     }
     return batch | ({"labels": jnp.zeros((rows, num_labels))} if num_labels else {})
 
@@ -63,8 +65,13 @@ def init_variables(model: ImageTextModel, seed: int, batch: Batch) -> dict[str, 
         seed: decides the values.
         batch: in the shape that the model takes, with what `BatchMasks` adds.
     """
-    keys = {"params": jax.random.key(seed), "negatives": jax.random.key(0)}
-    return dict(model.init(keys, batch, train=False))
+    return dict(model.init(initial_rngs(seed), batch, train=False))
+
+
+def initial_rngs(seed: int) -> dict[str, jax.Array]:
+    """The keys with which a model is initialised."""
+    keys = RunKeys.from_seed(seed)
+    return {"params": keys.parameters, "negatives": keys.initial_negatives}
 
 
 def with_initial(variables: Mapping[str, Any], initial: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """One training step and one validation step, as pure functions of (state, batch).
 
-All randomness (augmentation, dropout) comes from `fold_in(seed, step)`, so a resumed run repeats
-the steps of one that was never stopped, on any mesh.
+All randomness comes from the seed and the number of the step (`train/keys.py`), so a resumed run
+repeats the steps of one that was never stopped, on any mesh.
 """
 
 from collections.abc import Callable
@@ -11,15 +11,18 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
+from jaxtyping import Array, Float, Int
 from ml_collections import ConfigDict
 
 from medclip_jax import objectives, sharding
 from medclip_jax.data.augment import Augmentation, augment, prepare
 from medclip_jax.models.image_text_model import ImageTextModel
+from medclip_jax.models.layers import locked_norms
 from medclip_jax.train import optimizer as optimizers
+from medclip_jax.train.keys import StepKeys
 from medclip_jax.train.masks import BatchMasks
 from medclip_jax.train.pieces import loss_in_pieces
-from medclip_jax.train.state import Batch, TrainState
+from medclip_jax.train.state import Batch, TrainState, initial_rngs
 
 Metrics = dict[str, jax.Array]
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
@@ -41,11 +44,9 @@ def make_train_step(
     augmentation = Augmentation.from_config(config.augmentation)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        key = jax.random.fold_in(jax.random.key(config.seed), state.step)
-        augment_key, dropout_key = jax.random.split(key)
-        mask_key, negatives_key = jax.random.split(jax.random.fold_in(key, 1))
-        batch = batch | {"image": augment(batch["image"], augment_key, augmentation)}
-        batch = masks(batch, mask_key)
+        keys = StepKeys.of_training(config.seed, state.step)
+        batch = batch | {"image": augment(batch["image"], keys.augmentation, augmentation)}
+        batch = masks(batch, keys.masks)
         trainable, frozen = optimizers.split_frozen(state.params, config.optimizer.frozen)
 
         def loss_fn(trainable: optimizers.FlatParams) -> tuple[jax.Array, tuple[Metrics, Any]]:
@@ -53,17 +54,17 @@ def make_train_step(
                 "params": optimizers.unflatten_params(trainable | frozen),
                 "batch_stats": state.batch_stats,
             }
-            keys = {"dropout": dropout_key, "negatives": negatives_key}
+            rngs = {"dropout": keys.dropout, "negatives": keys.negatives}
             if 0 < config.microbatch_size < config.batch_size:
                 size = config.microbatch_size
-                return loss_in_pieces(model, variables, batch, keys, config, size)
+                return loss_in_pieces(model, variables, batch, rngs, config, size)
             outputs, updated = model.apply(
-                variables, batch, train=True, rngs=keys, mutable=["batch_stats"]
+                variables, batch, train=True, rngs=rngs, mutable=["batch_stats"]
             )
             loss, metrics = objectives.total_loss(outputs, batch, config.objectives)
             return loss, (metrics, updated.get("batch_stats", {}))
 
-        with sharding.rows_stay_apart(mesh):
+        with sharding.rows_stay_apart(mesh), locked_norms(frozen):
             gradient_fn = jax.value_and_grad(loss_fn, has_aux=True)
             (_, (metrics, batch_stats)), gradients = gradient_fn(trainable)
         updates, opt_state = optimizer.update(gradients, state.opt_state, trainable)
@@ -79,7 +80,9 @@ def make_train_step(
             params=params,
             batch_stats=batch_stats,
             opt_state=opt_state,
-            ema_params=_average(state.ema_params, params, config.optimizer.ema_decay),
+            ema_params=_average(
+                state.ema_params, params, average_decay(config.optimizer.ema_decay, state.step)
+            ),
         ), metrics
 
     return train_step
@@ -95,12 +98,12 @@ def make_eval_step(
     augmentation = Augmentation.from_config(config.augmentation)
 
     def eval_step(state: TrainState, batch: Batch) -> Metrics:
-        mask_key, negatives_key = jax.random.split(jax.random.key(config.seed))
+        keys = StepKeys.of_evaluation(config.seed)
         batch = batch | {"image": prepare(batch["image"], augmentation)}
-        batch = masks(batch, mask_key)
+        batch = masks(batch, keys.masks)
         with sharding.rows_stay_apart(mesh):
             outputs: Any = model.apply(
-                state.evaluation_variables, batch, train=False, rngs={"negatives": negatives_key}
+                state.evaluation_variables, batch, train=False, rngs={"negatives": keys.negatives}
             )
         return objectives.total_loss(outputs, batch, config.objectives)[1]
 
@@ -109,12 +112,24 @@ def make_eval_step(
 
 def check_objectives(model: ImageTextModel, config: ConfigDict, batch: Batch) -> None:
     """Raises a UserError where an objective needs what the model or the batch does not give."""
-    keys = {"params": jax.random.key(0), "negatives": jax.random.key(0)}
-    outputs = jax.eval_shape(lambda: model.init_with_output(keys, batch, train=False)[0])
+    rngs = initial_rngs(config.seed)
+    outputs = jax.eval_shape(lambda: model.init_with_output(rngs, batch, train=False)[0])
     objectives.check_inputs(config.objectives, tuple(outputs), tuple(batch))
 
 
-def _average(ema: dict[str, Any], params: dict[str, Any], decay: float) -> dict[str, Any]:
+def average_decay(decay: float, step: int | Int[Array, ""]) -> Float[Array, ""]:
+    """The share of the average of the weights that step `step`, counted from 0, keeps.
+
+    min(decay, (1 + step) / (10 + step)): the weights of the start are soon forgotten, as in
+    TensorFlow's `ExponentialMovingAverage` with `num_updates`.
+    """
+    return jnp.minimum(decay, (1.0 + step) / (10.0 + step))
+
+
+def _average(
+    ema: dict[str, Any], params: dict[str, Any], decay: Float[Array, ""]
+) -> dict[str, Any]:
+    """The new average, so computed that frozen parameters stay the same to the last bit."""
     if not ema:
         return ema
-    return jax.tree.map(lambda old, new: decay * old + (1 - decay) * jnp.asarray(new), ema, params)
+    return jax.tree.map(lambda old, new: old + (1 - decay) * (new - old), ema, params)

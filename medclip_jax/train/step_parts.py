@@ -1,5 +1,6 @@
 """What a train step is made of, from a config: to run it, or only to compile it."""
 
+import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -10,7 +11,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from medclip_jax import sharding
-from medclip_jax.data.tokenizer import Tokenizer
+from medclip_jax.data.tokenizer import Tokenizer, placeholder_tokenizer
 from medclip_jax.errors import UserError
 from medclip_jax.models.factory import build_model
 from medclip_jax.models.image_text_model import ImageTextModel
@@ -18,6 +19,9 @@ from medclip_jax.train import optimizer as optimizers
 from medclip_jax.train.masks import BatchMasks
 from medclip_jax.train.state import Batch, TrainState, dummy_batch, init_variables, state_init
 from medclip_jax.train.step import check_objectives, make_eval_step, make_train_step
+
+# Parameters that start at ones, zeros, what the config says, or sines.
+_FIXED_START = re.compile(r"(^|[/_])(scale|bias|temperature|image_positions)$")
 
 
 class StepParts(NamedTuple):
@@ -49,6 +53,7 @@ class StepParts(NamedTuple):
             UserError: the config asks for what does not fit together.
         """
         _check_label_use(config, num_labels)
+        _check_views(config)
         masks = BatchMasks.from_config(config, tokenizer)
         model = build_model(config, tokenizer.vocab_size)
         crop_size, length = config.augmentation.crop_size, config.text_encoder.max_length
@@ -110,6 +115,37 @@ class StepParts(NamedTuple):
     def _state(self) -> TrainState:
         init = state_init(self.model, self.optimizer, self.plateau, self.config, self.example)
         return jax.eval_shape(init, {})
+
+
+def check_frozen_are_given(config: ConfigDict, mesh: Mesh) -> None:
+    """Raises a UserError where a new run would freeze what no weights are given for.
+
+    Frozen layers of random numbers learn nothing. What does not start at random may be frozen.
+    """
+    if not config.optimizer.frozen:
+        return
+    tokenizer = placeholder_tokenizer(config.tokenizer.vocab_size)
+    parts = StepParts.make(config, mesh, tokenizer, num_labels=1)
+    shapes = parts.variable_shapes()["params"]
+    for name in optimizers.split_frozen(shapes, config.optimizer.frozen)[1]:
+        part = name.partition("/")[0]
+        has_weights = part in ("image_encoder", "text_encoder")
+        if _FIXED_START.search(name) or (has_weights and config[part].init):
+            continue
+        give = f"give --config.{part}.init=WEIGHTS, or " if has_weights else ""
+        raise UserError(
+            f"config.optimizer.frozen freezes {name}, which starts at random: {give}train it, "
+            'as all is with --config.optimizer.frozen="()"'
+        )
+
+
+def _check_views(config: ConfigDict) -> None:
+    multi_view = config.objectives.multi_view_contrastive
+    if multi_view.weight and config.batch_size % multi_view.views:
+        raise UserError(
+            f"config.batch_size {config.batch_size} is not a multiple of the {multi_view.views} "
+            "views of config.objectives.multi_view_contrastive"
+        )
 
 
 def _abstract(shape: Any, where: Any) -> jax.ShapeDtypeStruct:

@@ -50,6 +50,7 @@ def test_shapes_and_types(data_config, small_tokenizer) -> None:
         "group_ids": ((8, 2), "int32"),
         "has_image": ((8,), "bool"),
         "has_text": ((8,), "bool"),
+        "text_is_cut": ((8,), "bool"),
     }
 
 

@@ -90,6 +90,33 @@ def test_shape_truncation_and_padding(directory: pathlib.Path) -> None:
     assert ours.encode_batch([], 6)[0].shape == (0, 6)
 
 
+def test_a_text_is_cut_where_it_has_more_tokens_than_fit(directory: pathlib.Path) -> None:
+    ours = tokenizer.load_tokenizer(directory)
+    texts = [*SENTENCES, "", "lungs", "lungs " * 500]
+    num_tokens = ours.encode_batch(texts, 1000)[1].sum(axis=1)
+    for length in (2, 3, *sorted(num_tokens)[1:5]):  # some fit exactly
+        token_ids, token_mask, is_cut = ours.encode_and_tell_cuts(texts, int(length))
+        np.testing.assert_array_equal(is_cut, num_tokens > length)
+        for ours_now, plain in zip(
+            (token_ids, token_mask), ours.encode_batch(texts, int(length)), strict=True
+        ):
+            np.testing.assert_array_equal(ours_now, plain)
+    assert ours.encode_and_tell_cuts([], 6)[2].shape == (0,)
+
+
+def test_no_room_for_the_special_tokens_is_an_error(directory: pathlib.Path) -> None:
+    for length in (0, 1):
+        with pytest.raises(UserError, match=f"{length} tokens has no room for the 2 special ones"):
+            tokenizer.load_tokenizer(directory).encode_batch(["lungs are clear"], length)
+
+
+def test_the_placeholder_has_words_of_several_pieces() -> None:
+    ours = tokenizer.placeholder_tokenizer(60)
+    assert ours.vocab_size == 60
+    pieces = [token for token in ours.tokens if token.startswith("##")]
+    assert len(pieces) == 27 and ours.mask_id in ours.special_ids
+
+
 def test_words_of_the_corpus_become_whole_tokens(directory: pathlib.Path) -> None:
     ours = tokenizer.load_tokenizer(directory)
     token_ids, token_mask = ours.encode_batch(["The Pneumothorax"], 8)

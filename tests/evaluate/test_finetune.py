@@ -179,6 +179,7 @@ def test_at_first_the_head_moves_alone_then_the_encoder_but_never_the_rest(
     assert moved(start.params["head"]["output"], after_head.params["head"]["output"])
     assert moved(start.params["encoder"], after_epoch.params["encoder"]) == encoder_names
     assert not moved(start.frozen, after_epoch.frozen)
+    jax.tree.map(np.testing.assert_array_equal, after_head.batch_stats, start.batch_stats)
     statistics = [jax.tree.leaves(state.batch_stats) for state in (start, after_epoch)]
     assert all(np.abs(a - b).max() > 0 for a, b in zip(*statistics, strict=True))
     assert int(after_epoch.step) == 11

@@ -1,11 +1,12 @@
 """The shared layers against PyTorch's own, and attention with dropout."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from medclip_jax.models.layers import BatchNorm, Mlp, MultiHeadAttention
+from medclip_jax.models.layers import BatchNorm, Mlp, MultiHeadAttention, locked_norms
 
 
 def draw(*shape, seed=0):
@@ -129,6 +130,36 @@ def test_batch_norm_without_a_row_that_counts_keeps_its_statistics(make_variable
     np.testing.assert_array_equal(y, model.apply(variables, x, train=False))
     for name, statistic in variables["batch_stats"].items():
         np.testing.assert_array_equal(updated["batch_stats"][name], statistic)
+
+
+def test_locked_norms_equal_torchs_in_evaluation(make_variables):
+    """Those of which all parameters are frozen; the others are normalised by the batch."""
+    torch = pytest.importorskip("torch")
+    x = 3 * draw(2, 3, 2, 5) + 1
+
+    class Network(nn.Module):
+        @nn.compact
+        def __call__(self, x, train):
+            return BatchNorm(name="first")(x, train=train), BatchNorm(name="second")(x, train)
+
+    variables = make_variables(Network(), x, False)
+    frozen = {"first/scale", "first/bias", "second/scale"}
+    with locked_norms(frozen):
+        outputs, updated = Network().apply(variables, x, True, mutable=["batch_stats"])
+    for name, output in zip(("first", "second"), outputs, strict=True):
+        reference = torch.nn.BatchNorm2d(5).train(name == "second")
+        state = {
+            "weight": variables["params"][name]["scale"],
+            "bias": variables["params"][name]["bias"],
+            "running_mean": variables["batch_stats"][name]["mean"],
+            "running_var": variables["batch_stats"][name]["var"],
+        }
+        reference.load_state_dict({k: torch.from_numpy(v) for k, v in state.items()}, strict=False)
+        expected = reference(torch.from_numpy(x).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        np.testing.assert_allclose(output, expected.detach(), atol=1e-5)
+        statistics = updated["batch_stats"][name]
+        np.testing.assert_allclose(statistics["mean"], reference.running_mean, atol=1e-6)
+        np.testing.assert_allclose(statistics["var"], reference.running_var, atol=1e-6)
 
 
 def test_batch_norm_starts_from_the_unit_statistics():

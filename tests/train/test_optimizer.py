@@ -1,15 +1,19 @@
 """Optimiser groups, schedules and Adam against PyTorch's."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 from ml_collections import ConfigDict
+from support import tiny
 
-from medclip_jax.config import base_config
+from medclip_jax.config import base_config, load_config
 from medclip_jax.errors import UserError
 from medclip_jax.train import optimizer as optimizers
+from medclip_jax.train.state import init_variables
 
 PARAMS = {
     "image_encoder": {"conv": {"kernel": jnp.ones((2, 3)), "bias": jnp.ones(3)}},
@@ -93,6 +97,54 @@ def test_multipliers_scale_rate_and_decay() -> None:
     np.testing.assert_allclose(updates["image_encoder/conv/kernel"], -0.5, rtol=1e-6)
     np.testing.assert_allclose(updates["text_encoder/layer_0/kernel"], -0.05, rtol=1e-6)
     np.testing.assert_allclose(updates["text_encoder/layer_1/kernel"], 0.0)
+
+
+def shapes_of(name: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, ...]]:
+    tokens = tiny.tokenizer(tmp_path_factory.mktemp("tokens"))
+    config = tiny.tiny_config(name, **{"temperature.learnable": True})
+    model, masks = tiny.model_and_masks(config, tokens)
+    example = jax.eval_shape(lambda: tiny.example(config, masks))
+    variables = jax.eval_shape(lambda batch: init_variables(model, 0, batch), example)
+    return {k: v.shape for k, v in optimizers.flatten_params(variables["params"]).items()}
+
+
+@pytest.mark.parametrize("name", tiny.CONFIGS)
+def test_matrices_decay_and_nothing_else_does(
+    name: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """By what PyTorch's recipes go by, the number of axes (open_clip, timm); and no positions."""
+    shapes = shapes_of(name, tmp_path_factory)
+    expected = {
+        parameter
+        for parameter, shape in shapes.items()
+        if len(shape) >= 2 and not re.search("position|token$|modality", parameter)
+    }
+    assert {parameter for parameter in shapes if optimizers.decays(parameter)} == expected
+    assert expected and expected < set(shapes)
+    config = tiny.tiny_config(name).optimizer
+    config.update(weight_decay=0.5, decoupled_weight_decay=True, weight_decay_multipliers=())
+    params = {parameter: jnp.ones(()) for parameter in shapes}
+    optimizer = optimizers.make_optimizer(config, list(params))
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    updates, _ = optimizer.update(zeros, optimizer.init(params), params)
+    assert {parameter for parameter, update in updates.items() if update} == expected
+
+
+@pytest.mark.parametrize("config_name", tiny.CONFIGS)
+def test_matrices_decay_in_every_config(
+    config_name: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    config = load_config(f"{config_name}.py")
+    assert config.optimizer.weight_decay > 0
+    shapes = shapes_of(config_name, tmp_path_factory)
+    factors = optimizers.multipliers(list(shapes), config.optimizer.weight_decay_multipliers)
+    off = {name for name in shapes if optimizers.decays(name) and not factors[name]}
+    # Liao et al.'s Adam decays BERT alone.
+    others = {name for name in shapes if not name.startswith("text_encoder/")}
+    expected = (
+        {name for name in others if optimizers.decays(name)} if config_name == "matching" else set()
+    )
+    assert off == expected
 
 
 def schedule_options(**values: object) -> ConfigDict:

@@ -16,6 +16,7 @@ from medclip_jax.errors import UserError
 from medclip_jax.train import flops
 from medclip_jax.train.collectives import Collective, read_collectives
 from medclip_jax.train.plan import (
+    describe_plan,
     fitting_microbatch_size,
     make_plan,
     use_devices,
@@ -116,6 +117,46 @@ def test_a_device_that_does_not_tell_its_memory(parts: StepParts) -> None:
     config.microbatch_size = -1
     with pytest.raises(UserError, match="does not tell its memory; give a number"):
         with_fitting_microbatches(parts._replace(config=config))
+
+
+def test_a_plan_of_whole_words_needs_neither_tokenizer_nor_data() -> None:
+    config = tiny.tiny_config("mixed", variant="", batch_size=16, **{"data.image_size": 72})
+    config.image_encoder.hidden_size = config.text_encoder.hidden_size = 16
+    config.fusion.update(hidden_size=16, num_layers=1, num_heads=2)
+    config.mesh.update(data=2, fsdp=2, tensor=2)
+    config.tokenizer.vocab_size = 90
+    text = describe_plan(config)
+    assert text.startswith("8 devices, mesh {'data': 2, 'fsdp': 2, 'tensor': 2}; batch 16")
+    assert "90 tokens" in text and re.search("^  all-reduce ", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("changes", "is_here"),
+    [
+        ({}, False),
+        ({"text_encoder.init": "emilyalsentzer/Bio_ClinicalBERT"}, False),  # of the hub
+        ({"text_encoder.init": "/absent/bert"}, False),
+        ({"tokenizer.directory": "HERE"}, True),
+        ({"text_encoder.init": "HERE"}, True),
+    ],
+)
+def test_a_plan_downloads_nothing(
+    changes: dict[str, str], is_here: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = tiny.tokenizer(tmp_path).vocab_size
+    assert size != 50
+    here = {key: value.replace("HERE", str(tmp_path)) for key, value in changes.items()}
+    config = tiny.tiny_config("mixed", **{"tokenizer.vocab_size": 50}, **here)
+    found = []
+
+    def stop(parts: StepParts) -> None:
+        found.append(parts.vocab_size)
+        raise UserError("that is all")
+
+    monkeypatch.setattr("medclip_jax.train.plan.make_plan", stop)
+    with pytest.raises(UserError, match="that is all"):
+        describe_plan(config)
+    assert found == [size if is_here else 50]
 
 
 def plan_command(toy_config: Path, *flags: str) -> subprocess.CompletedProcess[str]:

@@ -107,10 +107,19 @@ def test_no_gradient_is_computed_for_frozen_parameters(
     assert flops(step, state) < flops(whole, all_trainable)
 
 
-def test_the_average_follows_its_formula(start: Any, after: Any) -> None:
-    before, (now, _) = start[0], after
-    expected = jax.tree.map(lambda a, b: 0.75 * a + 0.25 * b, before.ema_params, now.params)
+@pytest.mark.parametrize(("step", "decay"), [(0, 0.1), (5, 0.4), (200, 0.75)])
+def test_the_average_warms_up(start: Any, batch: dict, step: int, decay: float) -> None:
+    """It keeps min(0.75, (1 + step) / (10 + step)) of what it was; frozen parameters stay equal."""
+    before, train_step = start
+    ema = jax.tree.map(lambda leaf: leaf + 0.5, before.params)
+    ema["text_encoder"]["embeddings"] = before.params["text_encoder"]["embeddings"]
+    now, _ = jax.device_get(train_step(before.replace(step=jnp.int32(step), ema_params=ema), batch))
+    expected = jax.tree.map(lambda a, b: decay * a + (1 - decay) * b, ema, now.params)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), now.ema_params, expected)
+    embeddings = now.ema_params["text_encoder"]["embeddings"]
+    jax.tree.map(
+        np.testing.assert_array_equal, embeddings, now.params["text_encoder"]["embeddings"]
+    )
 
 
 def test_the_same_state_and_batch_give_the_same_bits(start: Any, after: Any, batch: dict) -> None:

@@ -1,4 +1,4 @@
-"""Every key that a run's config has, with its default and, for a number, its range."""
+"""Every key that a run's config has: its default, its range, its part in a resume."""
 
 from ml_collections import ConfigDict
 
@@ -13,6 +13,7 @@ LEAST = {
     "distributed.peer_timeout": 1,
     "num_steps": 1,
     "batch_size": 1,
+    "validation_batch_size": 0,
     "log_every": 1,
     "checkpoint_every": 1,
     "evaluate_every": 1,
@@ -59,6 +60,47 @@ LEAST = {
 # What a number must be above, or below; a whole number is also below 2^31.
 ABOVE = {"objectives.matching.margin": 0, "schedule.factor": 0}
 BELOW = {"objectives.captioning.label_smoothing": 1, "schedule.factor": 1}
+# In what a run that is resumed may differ from before, and what comes of it. Of all other keys it
+# must have the same values: they decide what the model, its data or its validation loss is, so that
+# what was computed before would not fit to what comes after.
+NOTHING = "no figure changes"
+ROUNDING = "the same is computed in another order, so figures may differ in their last bits"
+FIGURES = "the figures from there on are those of the new value"
+ON_RESUME = {
+    "num_steps": FIGURES,  # where the cosine ends
+    "log_every": NOTHING,
+    "checkpoint_every": NOTHING,
+    "evaluate_every": FIGURES,  # the plateau counts evaluations
+    "mesh.data": ROUNDING,
+    "mesh.fsdp": ROUNDING,
+    "mesh.tensor": ROUNDING,
+    "fsdp_min_size": ROUNDING,
+    "microbatch_size": FIGURES,  # batch statistics and dropout are those of a piece
+    "attention": ROUNDING,
+    "remat_policy": ROUNDING,
+    "scan_layers": FIGURES,  # dropout is drawn from other keys
+    "profile.start": NOTHING,
+    "profile.steps": NOTHING,
+    "distributed.start_timeout": NOTHING,
+    "distributed.peer_timeout": NOTHING,
+    "image_encoder.remat": ROUNDING,
+    "text_encoder.remat": ROUNDING,
+    "fusion.remat": ROUNDING,
+    "objectives.contrastive.tile_size": ROUNDING,
+    "objectives.sigmoid_contrastive.tile_size": ROUNDING,
+    "objectives.multi_view_contrastive.tile_size": ROUNDING,
+    "optimizer.learning_rate": FIGURES,
+    "optimizer.learning_rate_multipliers": FIGURES,
+    "optimizer.clip_norm": FIGURES,
+    "schedule.name": FIGURES,
+    "schedule.warmup_steps": FIGURES,
+    "schedule.final_fraction": FIGURES,
+    "schedule.factor": FIGURES,
+    "schedule.patience": FIGURES,
+    "data.data_dir": NOTHING,
+    "data.num_threads": NOTHING,
+    "data.prefetch": NOTHING,
+}
 
 
 def base_config() -> ConfigDict:
@@ -67,6 +109,7 @@ def base_config() -> ConfigDict:
     config.seed = 0
     config.num_steps = 1000
     config.batch_size = 32
+    config.validation_batch_size = 0  # 0 is batch_size; the contrastive losses depend on it
     config.log_every = 10  # steps, as are the next two
     config.checkpoint_every = 500
     config.evaluate_every = 500

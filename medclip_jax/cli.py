@@ -63,6 +63,12 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="only print the memory, FLOPs and transfers of a step on N devices (default: these)",
     )
+    pretrain.add_argument(
+        "--from-step",
+        type=int,
+        metavar="N",
+        help="go back to the checkpoint of step N, and on from there; later ones are set aside",
+    )
     pretrain.set_defaults(run=_pretrain)
 
     _add_evaluate(commands.add_parser("evaluate", help="measure what was learned"))
@@ -260,7 +266,7 @@ def _pretrain(parsed: argparse.Namespace) -> None:
 
     runtime.start(**config.distributed)
     with ends_at_once(parsed.workdir):
-        pretrain(config, parsed.workdir)
+        pretrain(config, parsed.workdir, parsed.from_step)
 
 
 def _plan(config: Any, num_devices: int) -> None:

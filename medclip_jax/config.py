@@ -10,27 +10,22 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from medclip_jax.base_config import ABOVE, BELOW, LEAST, base_config
+from medclip_jax.base_config import ABOVE, BELOW, LEAST, NOTHING, ON_RESUME, base_config
 from medclip_jax.errors import UserError
 
-# Keys that do not change what was already computed: a resumed run may differ in them, and in
-# num_steps unless the learning rate's cosine depends on it.
-RESUMABLE_KEYS = (
-    "log_every",
-    "checkpoint_every",
-    "mesh.",
-    "fsdp_min_size",
-    "profile.",
-    "distributed.",
-    "data.data_dir",
-    "data.num_threads",
-    "data.prefetch",
-)
+
+class Change(NamedTuple):
+    """A key in which a resumed run differs from before, and what comes of it."""
+
+    key: str
+    before: Any
+    after: Any
+    effect: str
 
 
 def find_config(path: str) -> str:
@@ -135,7 +130,7 @@ def read_config(path: Path) -> ConfigDict:
         raise UserError(f"{path} not found: {path.parent} is not a run's workdir") from None
     except ValueError:
         raise UserError(f"{path} is not valid JSON; restore it or start a new --workdir") from None
-    config = ConfigDict(_tuples(_with_defaults(values, base_config().to_dict()))).lock()
+    config = ConfigDict(tuples(_with_defaults(values, base_config().to_dict()))).lock()
     validate(config)
     return config
 
@@ -147,19 +142,29 @@ def _with_defaults(values: dict[str, Any], defaults: dict[str, Any]) -> dict[str
     return defaults | values | nested
 
 
-def check_same_run(saved: ConfigDict, config: ConfigDict) -> None:
-    """Raises a UserError where a run would be resumed with a config that computes otherwise."""
+def check_same_run(saved: ConfigDict, config: ConfigDict) -> list[Change]:
+    """In what a resumed run differs from before, as far as that may change a figure.
+
+    Raises:
+        UserError: it differs in a key that a resumed run may not change.
+    """
     before = dict(flatten(saved))
-    free = RESUMABLE_KEYS if config.schedule.name == "cosine" else (*RESUMABLE_KEYS, "num_steps")
+    changes = []
     for key, value in flatten(config):
-        if before[key] != value and not key.startswith(free):
+        if before[key] == value:
+            continue
+        if key not in ON_RESUME:
             raise UserError(
                 f"the workdir holds a run with {key}={before[key]!r}, this one has {value!r}: "
                 "give another --workdir or the same config"
             )
+        if ON_RESUME[key] != NOTHING:
+            changes.append(Change(key, before[key], value, ON_RESUME[key]))
+    return changes
 
 
-def _tuples(value: Any) -> Any:
+def tuples(value: Any) -> Any:
+    """What JSON gave, with its lists as the tuples that they were."""
     if isinstance(value, dict):
-        return {key: _tuples(item) for key, item in value.items()}
-    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
+        return {key: tuples(item) for key, item in value.items()}
+    return tuple(tuples(item) for item in value) if isinstance(value, list) else value

@@ -23,6 +23,8 @@ from medclip_jax.models.patches import patchify
 Arrays = Mapping[str, jax.Array]
 Metrics = dict[str, jax.Array]
 
+NUM_ENTRIES = "num_entries"
+
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
@@ -34,12 +36,14 @@ class Objective:
         loss_fn: (outputs, batch, options) -> (loss, metrics).
         count_fn: of an objective whose loss and metrics are means over entries (tokens, patches) of
             single rows, the number of entries in a batch; None where rows are compared.
+        rows_fn: of an objective that compares rows, the number of rows that count.
     """
 
     outputs: tuple[str, ...]
     batch: tuple[str, ...]
     loss_fn: Callable[[Arrays, Arrays, ConfigDict], tuple[jax.Array, Metrics]]
     count_fn: Callable[[Arrays], jax.Array] | None = None
+    rows_fn: Callable[[Arrays], jax.Array] = lambda batch: _pairs(batch).sum()
 
 
 def _contrastive(outputs: Arrays, batch: Arrays, options: ConfigDict) -> tuple[jax.Array, Metrics]:
@@ -181,6 +185,12 @@ def _told_tokens(batch: Arrays, backward: bool = False) -> jax.Array:
     return token_mask[:, 1:] & _pairs(batch)[:, None] & ~at_cut
 
 
+def _labelled_sides(batch: Arrays) -> jax.Array:
+    """The images, and the texts, that have a label which is present; [2, B]."""
+    labelled = jnp.any(jnp.nan_to_num(batch["labels"]) != 0, axis=-1)
+    return labelled & jnp.stack([batch["has_image"], batch["has_text"]])
+
+
 def _masked_tokens(batch: Arrays) -> jax.Array:
     return batch["token_is_masked"] & batch["has_text"][:, None]
 
@@ -201,7 +211,12 @@ _ROWS = ("group_ids", "has_image", "has_text")
 OBJECTIVES: dict[str, Objective] = {
     "contrastive": Objective(_EMBEDDINGS, _ROWS, _contrastive),
     "sigmoid_contrastive": Objective((*_EMBEDDINGS, "bias"), _ROWS, _sigmoid_contrastive),
-    "soft_contrastive": Objective(_EMBEDDINGS, (*_ROWS, "labels"), _soft_contrastive),
+    "soft_contrastive": Objective(
+        _EMBEDDINGS,
+        (*_ROWS, "labels"),
+        _soft_contrastive,
+        rows_fn=lambda batch: _labelled_sides(batch).sum(),
+    ),
     "multi_view_contrastive": Objective(_EMBEDDINGS, _ROWS, _multi_view_contrastive),
     "local_contrastive": Objective(("image_regions", "word_embeddings"), _ROWS, _local_contrastive),
     "matching": Objective(("match_logits", "is_match", "match_mask"), _ROWS, _matching),
@@ -268,6 +283,38 @@ def total_loss(outputs: Arrays, batch: Arrays, config: ConfigDict) -> tuple[jax.
         for name, options in active(config).items()
     }
     return weighted_sum(found, config)
+
+
+def entry_counts(batch: Arrays, config: ConfigDict) -> Metrics:
+    """Over how many entries of a batch each active objective is a mean, as "NAME/num_entries"."""
+    counts: Metrics = {}
+    for name in active(config):
+        objective = OBJECTIVES[name]
+        counts[f"{name}/{NUM_ENTRIES}"] = (objective.count_fn or objective.rows_fn)(batch)
+    return counts
+
+
+def mean_metrics(batches: Sequence[Mapping[str, float]], config: ConfigDict) -> dict[str, float]:
+    """The means over the entries of all batches, in float64, and their weighted sum as "loss".
+
+    An objective without any entry is left out; there is no "loss" if that is so for all.
+
+    Args:
+        batches: of each batch the metrics of `total_loss` and of `entry_counts`.
+        config: `config.objectives`.
+    """
+    means: dict[str, float] = {}
+    for name, options in active(config).items():
+        count_key = f"{name}/{NUM_ENTRIES}"
+        counts = [metrics[count_key] for metrics in batches]
+        if not any(counts):
+            continue
+        for key in batches[0]:
+            if key.startswith(f"{name}/") and key != count_key:
+                terms = (m[key] * count for m, count in zip(batches, counts, strict=True) if count)
+                means[key] = sum(terms) / sum(counts)
+        means["loss"] = means.get("loss", 0.0) + options.weight * means[f"{name}/loss"]
+    return means
 
 
 def weighted_sum(

@@ -35,6 +35,7 @@ def test_help_imports_neither_jax_nor_tensorflow() -> None:
         (["nonsense"], "nonsense"),
         (["pretrain"], "--config"),
         (["pretrain", "--config", "convirt.py", "--workdir", "x", "--wrong=1"], "--wrong=1"),
+        (["pretrain", "--config", "convirt.py", "--workdir", "x", "--from-step", "z"], "'z'"),
         (["embed", "--checkpoint", "x", "--output", "x.npz"], "--images"),
         (["data", "build", "manifest", "--name", "x"], "--manifest"),
         (["data", "build", "openi", "--vews", "all"], "--vews; see medclip-jax data build openi"),

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from flax.traverse_util import unflatten_dict
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 from ml_collections import ConfigDict
 
 from medclip_jax.convert.pretrained import Fitted, fit_image_encoder, fit_text_encoder
@@ -65,18 +66,33 @@ def read_initial(
         A part of the tree of `shapes`, empty where nothing is given; and lines to print.
 
     Raises:
-        UserError: weights are missing or damaged, or of another architecture or size.
+        UserError: weights are missing or damaged, not finite, or of another architecture or size.
     """
     flat: dict[str, Any] = {}
     notes = []
     for part in ("image_encoder", "text_encoder"):
         source = config[part].init
         if source:
-            fitted = _fit(part, read_weights(source), config, model, _part(shapes, part))
+            weights = read_weights(source)
+            fitted = _fit(part, weights, config, model, _part(shapes, part))
+            _check_finite(f"config.{part}.init {source}", weights, fitted.variables)
             notes += [f"{part} from {source}: {note}" for note in fitted.notes]
             for collection, tree in fitted.variables.items():
                 flat[f"{collection}/{part}"] = tree
     return unflatten_dict(flat, sep="/"), notes
+
+
+def _check_finite(what: str, weights: Weights, variables: Variables) -> None:
+    """Raises a UserError that names the arrays in which a number is NaN or infinite."""
+
+    def bad(arrays: Mapping[str, Any]) -> list[str]:
+        return [name for name, array in arrays.items() if not np.isfinite(array).all()]
+
+    if found := bad(flatten_dict(variables, sep="/")):
+        raise UserError(
+            f"{what}: the numbers of {', '.join(bad(weights.arrays)[:3]) or found[0]} are not all "
+            "finite; give weights of a run that did not diverge"
+        )
 
 
 def tokenizer_directory(config: ConfigDict) -> Path | None:

@@ -4,9 +4,10 @@ A batch is a pure function of (seed, step), so the state of an iterator is the n
 step: it can be restored with other numbers of processes and threads.
 """
 
+import itertools
 import sys
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import grain
 import ml_collections
@@ -25,6 +26,18 @@ Batch = dict[str, np.ndarray]
 TRAIN, VALIDATION = "train", "validation"
 
 
+class Content(NamedTuple):
+    """What a study can show.
+
+    Attributes:
+        labels: names of those that are present, of the labels that objectives see.
+    """
+
+    has_image: bool
+    texts: Sequence[str]
+    labels: frozenset[str]
+
+
 class BatchSource:
     """The batches of a process by step, each built when asked for.
 
@@ -34,6 +47,9 @@ class BatchSource:
     and `text_is_cut`, whether a text was longer than `max_length`;
     and, where a set has labels, `labels` float32 `[rows, num_labels]`, NaN unknown. A missing image
     is black, a missing text is that of an empty string.
+
+    Rows from `batch_size` on, and those after the first `num_rows` of all batches, only fill a
+    batch up: their `has_image` and `has_text` are false, whatever else they hold.
     """
 
     def __init__(
@@ -46,7 +62,9 @@ class BatchSource:
         tokenizer: Tokenizer,
         max_length: int,
         files: Sequence[epath.Path],
+        num_rows: int | None = None,
     ) -> None:
+        self._num_rows = sys.maxsize if num_rows is None else num_rows
         self._sequence = sequence
         self._files = files
         self._batch_size = batch_size
@@ -80,6 +98,10 @@ class BatchSource:
             "has_text": np.array([bool(row.text) for row in rows]),
             "text_is_cut": is_cut,
         }
+        in_batch = np.array(self._rows)
+        counts = (in_batch < self._batch_size) & (start + in_batch < self._num_rows)
+        batch["has_image"] &= counts
+        batch["has_text"] &= counts
         labels = np.stack([row.labels for row in rows])
         return batch | {"labels": labels} if labels.size else batch
 
@@ -136,11 +158,23 @@ def validation_batches(
     max_length: int,
     views_per_study: int = 1,
     rows: Sequence[int] | None = None,
+    num_rows: int | None = None,
 ) -> Iterator[Batch]:
     """At most `num_batches` batches of the validation split, the same ones at every call.
 
-    No study comes twice, unless the split has fewer studies than one batch has rows; then there is
-    one batch, in which rows of one study share their `group_ids`.
+    Studies come again only to fill up the last batch; rows of one study share their `group_ids`.
+
+    Args:
+        data_config: `config.data` of a run.
+        num_batches: there are fewer where all studies were shown before.
+        seed: decides the order of studies and what each row draws.
+        batch_size: rows of all processes together by which a batch goes on.
+        tokenizer: encodes the texts.
+        max_length: tokens a text.
+        views_per_study: rows in succession that show one study.
+        rows: those of a batch that this process reads; None is all. Rows from `batch_size` on do
+            not count: they have neither image nor text.
+        num_rows: rows of all batches that count, likewise; None is all.
     """
     batches, num_studies = _open_batches(
         data_config,
@@ -151,8 +185,35 @@ def validation_batches(
         max_length=max_length,
         views_per_study=views_per_study,
         rows=rows,
+        num_rows=num_rows,
     )
-    return _prefetched(batches[: min(num_batches, max(1, num_studies // batch_size))], data_config)
+    there = max(1, -(-num_studies * views_per_study // batch_size))
+    return _prefetched(batches[: min(num_batches, there)], data_config)
+
+
+def num_studies(data_config: ml_collections.ConfigDict, split: str) -> int:
+    """The studies of a split, of all sets together; 0 where none has that split."""
+    entries = _entries(data_config, split)
+    splits = [open_builder(entry[0], data_config.data_dir).info.splits for entry in entries]
+    return sum(of_set[split].num_examples for of_set in splits if split in of_set)
+
+
+def contents(data_config: ml_collections.ConfigDict, split: str) -> Iterator[Content]:
+    """What each study of a split can show; of a mixture, by turns one study of each set."""
+    sets, options = _open_sets(data_config, split), _row_options(data_config)
+    for turn in itertools.zip_longest(*(mixed.studies for mixed in sets)):
+        for mixed, study in zip(sets, turn, strict=True):
+            if study is None:
+                continue
+            texts = report_texts(
+                study.report, options.sections, options.text, options.remove_priors
+            )
+            present = itertools.compress(mixed.studies.label_names, study.labels == 1)
+            yield Content(
+                has_image=bool(study.images) and mixed.modality != "text",
+                texts=texts if mixed.modality != "image" else (),
+                labels=frozenset(name for name in present if name in (options.labels or (name,))),
+            )
 
 
 def corpus(data_config: ml_collections.ConfigDict) -> Iterator[str]:
@@ -196,6 +257,7 @@ def _open_batches(
     max_length: int,
     views_per_study: int,
     rows: Sequence[int] | None,
+    num_rows: int | None = None,
 ) -> tuple[grain.MapDataset[Batch], int]:
     """The batches of a split by step, and the number of its studies."""
     sets, options = _open_sets(data_config, split), _row_options(data_config, views_per_study)
@@ -209,6 +271,7 @@ def _open_batches(
         tokenizer=tokenizer,
         max_length=max_length,
         files=_files(data_config, split),
+        num_rows=num_rows,
     )
     return grain.MapDataset.source(source), sum(len(mixed.studies) for mixed in sets)
 

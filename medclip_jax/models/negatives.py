@@ -55,5 +55,7 @@ def draw_negatives(
         logits = jnp.zeros(allowed.shape)
     else:
         logits = jax.lax.stop_gradient(similarity.astype(jnp.float32) / temperature)
-    column = jax.random.categorical(key, jnp.where(allowed, logits, -jnp.inf))
+    # A key for each row: columns that are not allowed, if they are the last, change no draw.
+    keys = jax.random.split(key, allowed.shape[0])
+    column = jax.vmap(jax.random.categorical)(keys, jnp.where(allowed, logits, -jnp.inf))
     return column.astype(jnp.int32), allowed.any(axis=1)

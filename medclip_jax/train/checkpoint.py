@@ -8,6 +8,7 @@ it restores onto any number of processes). The last and the best checkpoint are 
 import contextlib
 import errno
 import functools
+import math
 import os
 import re
 from collections.abc import Iterator
@@ -35,7 +36,7 @@ class Checkpointer:
             [
                 preservation_policy.LatestN(2),
                 preservation_policy.BestN(
-                    get_metric_fn=lambda metrics: -metrics[METRIC],
+                    get_metric_fn=lambda metrics: -_rank(metrics),
                     n=1,
                     keep_checkpoints_without_metrics=False,
                 ),
@@ -43,7 +44,7 @@ class Checkpointer:
         )
         options = ocp.CheckpointManagerOptions(
             preservation_policy=None if read_only else policy,
-            best_fn=lambda metrics: metrics[METRIC],
+            best_fn=_rank,
             best_mode="min",
             read_only=read_only,
             create=not read_only,
@@ -59,6 +60,10 @@ class Checkpointer:
         """The last step that was saved whole, or None."""
         return self._manager.latest_step()
 
+    def saved_steps(self) -> list[int]:
+        """The steps that are saved, or are being saved, in ascending order."""
+        return sorted(self._manager.all_steps())
+
     def best_step(self) -> int | None:
         """The step of the lowest validation loss, else the last, or None."""
         return self._manager.best_step() or self._manager.latest_step()
@@ -68,10 +73,13 @@ class Checkpointer:
     ) -> None:
         """Starts saving; returns as soon as the state may change again.
 
+        A validation loss that is not finite does not count: the checkpoint has no rank.
+
         Raises:
             DiskError: the disk is full or fails, at this or at the save before.
         """
         model, training = _split(state)
+        ranked = validation_loss is not None and math.isfinite(validation_loss)
         with self._disk_errors():
             self._manager.save(
                 int(state.step),
@@ -80,13 +88,14 @@ class Checkpointer:
                     training=ocp.args.StandardSave(training),
                     data=ocp.args.JsonSave({"iterator": iterator_state}),
                 ),
-                metrics=None if validation_loss is None else {METRIC: validation_loss},
+                metrics=None if not ranked else {METRIC: validation_loss},
                 force=True,
             )
 
     def restore(self, state: TrainState) -> tuple[TrainState, Any]:
         """The last saved (state, iterator state), laid out over the mesh as `state` is."""
         model, training = _split(jax.tree.map(ocp.utils.to_shape_dtype_struct, state))
+        training["opt_state"] = self._as_saved(training["opt_state"])
         restored = self._manager.restore(
             self._manager.latest_step(),
             args=ocp.args.Composite(
@@ -96,7 +105,22 @@ class Checkpointer:
             ),
         )
         fields = {name: restored.model.get(name, {}) for name in MODEL_FIELDS}
-        return TrainState(**fields, **restored.training), restored.data["iterator"]
+        leaves = jax.tree.leaves(restored.training.pop("opt_state"))
+        opt_state = jax.tree.unflatten(jax.tree.structure(state.opt_state), leaves)
+        return (
+            TrainState(**fields, **restored.training, opt_state=opt_state),
+            restored.data["iterator"],
+        )
+
+    def _as_saved(self, opt_state: Any) -> Any:
+        """The optimiser's arrays in the tree of the last checkpoint.
+
+        Clipping has no arrays, but takes a place in the tree: so a run may be resumed with or
+        without it.
+        """
+        path = self._directory.absolute() / str(self._manager.latest_step()) / "training"
+        saved = ocp.StandardCheckpointHandler().metadata(path).tree["opt_state"]
+        return jax.tree.unflatten(jax.tree.structure(saved), jax.tree.leaves(opt_state))
 
     def restore_model(self, step: int) -> dict[str, Any]:
         """The variables that evaluation uses, as NumPy arrays, of the checkpoint at `step`."""
@@ -138,6 +162,12 @@ class Checkpointer:
                 f"a checkpoint cannot be saved in {self._directory}: {reason}; kept are the steps "
                 f"{steps}: mend that and start again, the run goes on from the last of them"
             ) from error
+
+
+def _rank(metrics: dict[str, float]) -> float:
+    """The validation loss; the worst where it is not finite, as in runs of earlier versions."""
+    loss = metrics[METRIC]
+    return loss if math.isfinite(loss) else math.inf
 
 
 def _split(state: TrainState) -> tuple[dict[str, Any], dict[str, Any]]:

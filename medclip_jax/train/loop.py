@@ -5,7 +5,6 @@ killed and started again writes what an undisturbed one writes.
 """
 
 import contextlib
-import math
 import signal
 import threading
 import time
@@ -22,6 +21,7 @@ from medclip_jax.errors import UserError
 from medclip_jax.train import flops
 from medclip_jax.train.clock import Clock
 from medclip_jax.train.faults import lost_a_process
+from medclip_jax.train.finite import NUM_NOT_FINITE, describe_problem
 from medclip_jax.train.metrics import MetricsWriter, Progress
 from medclip_jax.train.profiler import ProfilerWindow
 from medclip_jax.train.run import Run, prepare_run
@@ -31,14 +31,19 @@ from medclip_jax.train.step import Metrics
 BATCHES_AHEAD = 2  # on the devices before the step that needs them
 
 
-def pretrain(config: ConfigDict, workdir: Path) -> None:
+def pretrain(config: ConfigDict, workdir: Path, from_step: int | None = None) -> None:
     """Trains to `config.num_steps`, resuming from the last checkpoint below `workdir`.
+
+    Args:
+        config: of the run.
+        workdir: of the run.
+        from_step: go on from the checkpoint of this step; the later ones are set aside.
 
     Raises:
         UserError: the config, the data or the workdir is wrong, the disk is full, a file of the
-            data has gone, or the loss is not finite.
+            data has gone, or what was computed is not finite.
     """
-    run = prepare_run(config, workdir)
+    run = prepare_run(config, workdir, from_step)
     with _StopSignal() as stop:
         try:
             _train(run, stop)
@@ -69,6 +74,8 @@ def _train(run: Run, stop: "_StopSignal") -> None:
     first_process = jax.process_index() == 0
     writer = MetricsWriter(run.workdir, first_step) if first_process else None
     progress = Progress(config.num_steps, first_step, enabled=first_process)
+    for note in run.notes:
+        progress.message(note)
     if first_step:
         progress.message(f"resumed from the checkpoint at step {first_step}")
     clock = Clock()
@@ -116,15 +123,20 @@ def _prefetch(
         yield ready.popleft()
 
 
-def _evaluate(run: Run, state: TrainState, log: "_Log") -> tuple[TrainState, float]:
-    """Writes the mean metrics over the validation batches and moves the plateau on."""
+def _evaluate(run: Run, state: TrainState, log: "_Log") -> tuple[TrainState, float | None]:
+    """Writes the mean metrics over the validation rows and moves the plateau on.
+
+    The loss is None if no row of these has what an objective needs, though others of the split do.
+    """
+    assert run.validation is not None
     started = time.monotonic()
-    results = [jax.device_get(run.eval_step(state, batch)) for batch in run.validation_batches()]
-    means = {
-        f"validation/{name}": math.fsum(float(r[name]) for r in results) / len(results)
-        for name in results[0]
-    }
-    loss = means["validation/loss"]
+    mean = run.validation.mean(run.eval_step(state, batch) for batch in run.validation_batches())
+    means = {f"validation/{name}": value for name, value in mean.items()}
+    log.check(int(state.step), means)
+    loss = means.get("validation/loss")
+    if loss is None:
+        log.message("the validation rows show nothing: raise config.data.validation_examples")
+        return state, None
     log.write(int(state.step), means | {"evaluation_seconds": time.monotonic() - started})
     return state.replace(plateau=run.update_plateau(state.plateau, loss)), loss
 
@@ -141,7 +153,7 @@ class _Log:
         progress: Progress,
     ):
         self._config = run.config
-        self._saved_step = run.checkpointer.latest_step
+        self._saved_steps = run.checkpointer.saved_steps
         self._clock = clock
         self._writer = writer
         self._progress = progress
@@ -167,26 +179,48 @@ class _Log:
             self._progress.log(step, values)
 
     def flush(self) -> dict[str, float]:
-        """Fetches what is pending, stops the run at a loss that is not finite; the last values."""
+        """Fetches what is pending, and checks each step of it; the last values."""
         values: dict[str, float] = {}
         for step, metrics in self._pending:
             with self._clock.measure("step"):
                 fetched = jax.device_get(metrics)
             values = {name: float(value) for name, value in fetched.items()}
-            if not math.isfinite(values["loss"]):
-                raise UserError(
-                    f"the loss is {values['loss']} at step {step}; the last good checkpoint is "
-                    f"step {self._saved_step()}: lower config.optimizer.learning_rate or set "
-                    "config.optimizer.clip_norm, and start again"
-                )
+            self.check(step, values)
+            del values[NUM_NOT_FINITE]
         self._pending.clear()
         return values
+
+    def check(self, step: int, values: dict[str, float]) -> None:
+        """Ends the run, before anything of that step is saved, at what is not finite.
+
+        Raises:
+            UserError: a figure or an entry of the state is not finite.
+        """
+        problem = describe_problem(values)
+        if problem is None:
+            return
+        mend = "lower config.optimizer.learning_rate or set a (lower) config.optimizer.clip_norm"
+        saved = self._saved_steps()
+        if not saved:
+            raise UserError(
+                f"{problem} at step {step}, before a checkpoint was saved: {mend}, and start again"
+            )
+        earlier = ", ".join(map(str, saved[:-1]))
+        raise UserError(
+            f"{problem} at step {step}; the last good checkpoint is step {saved[-1]}: {mend}, and "
+            "start again to go on from there"
+            + f", or from an earlier one ({earlier}) with --from-step"
+            * bool(earlier)
+        )
 
     def write(self, step: int, values: dict[str, float]) -> None:
         if self._writer:
             self._writer.write(step, values)
         if "validation/loss" in values:
-            self._progress.message(f"step {step}  validation loss {values['validation/loss']:.4f}")
+            self.message(f"step {step}  validation loss {values['validation/loss']:.4f}")
+
+    def message(self, text: str) -> None:
+        self._progress.message(text)
 
 
 def _mfu_of_rate(run: Run) -> Callable[[float], float] | None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,19 +14,24 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from medclip_jax import sharding
-from medclip_jax.config import check_same_run, read_config, write_config
+from medclip_jax.config import Change, check_same_run, write_config
 from medclip_jax.convert.initialize import INITIAL_ENCODERS, read_initial, tokenizer_directory
 from medclip_jax.convert.variables_file import write_variables
 from medclip_jax.data import pipeline
 from medclip_jax.data.tokenizer import Tokenizer, load_tokenizer, train_wordpiece
 from medclip_jax.errors import UserError
+from medclip_jax.train import changes
 from medclip_jax.train.checkpoint import Checkpointer
 from medclip_jax.train.checksums import newest_whole
+from medclip_jax.train.finite import num_not_finite
 from medclip_jax.train.pieces import check_microbatch_size
 from medclip_jax.train.plan import with_fitting_microbatches
+from medclip_jax.train.rewind import other_steps, rewind
 from medclip_jax.train.state import Batch, TrainState, create_state
 from medclip_jax.train.step import EvalStep, TrainStep
 from medclip_jax.train.step_parts import StepParts, check_frozen_are_given
+from medclip_jax.train.usable_data import check_training_data, views_per_study
+from medclip_jax.train.validation import Validation, prepare_validation
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -37,7 +43,12 @@ TOKENIZER_FILES = (
 
 @dataclasses.dataclass
 class Run:
-    """Everything the loop uses; the steps are jitted for the mesh."""
+    """Everything the loop uses; the steps are jitted for the mesh.
+
+    Attributes:
+        validation: None where there is nothing to validate on.
+        notes: lines to print at the start.
+    """
 
     config: ConfigDict
     workdir: Path
@@ -47,8 +58,9 @@ class Run:
     eval_step: EvalStep
     update_plateau: Callable[[Any, float], Any]
     iterator: Any
-    validation: Callable[[], Iterator[Any]] | None
+    validation: Validation | None
     checkpointer: Checkpointer
+    notes: list[str]
 
     def to_devices(self, batch: Any) -> Batch:
         """A global batch on the mesh, from this process's rows."""
@@ -57,36 +69,42 @@ class Run:
     def validation_batches(self) -> Iterator[Batch]:
         """The validation batches, the same at every evaluation."""
         assert self.validation is not None
-        return (self.to_devices(batch) for batch in self.validation())
+        return (self.to_devices(batch) for batch in self.validation.batches())
 
 
-def prepare_run(config: ConfigDict, workdir: Path) -> Run:
-    """Builds a run, or takes it up where the last checkpoint left it.
+def prepare_run(config: ConfigDict, workdir: Path, from_step: int | None = None) -> Run:
+    """Builds a run, or takes it up where the last checkpoint, or that of `from_step`, left it.
 
     Raises:
-        UserError: the config or the data is wrong, or the workdir holds another run.
+        UserError: the config or the data is wrong, the workdir holds another run, or there is no
+            checkpoint of `from_step`.
     """
     mesh = sharding.make_mesh(config.mesh.to_dict())
     sharding.check_batch_size(config.batch_size, mesh)
     check_microbatch_size(config.microbatch_size, config.batch_size, sharding.batch_shards(mesh))
-    resuming = newest_whole(workdir / "checkpoints") is not None
-    if not resuming:
+    if from_step is not None:
+        rewind(workdir, from_step)
+    step = newest_whole(workdir / "checkpoints")
+    if step is None:
         check_frozen_are_given(config, mesh)
-    tokenizer = _prepare_workdir(config, workdir, resuming)
-    arguments = {
-        "seed": config.seed,
-        "batch_size": config.batch_size,
-        "tokenizer": tokenizer,
-        "max_length": config.text_encoder.max_length,
-        "views_per_study": views_per_study(config),
-        "rows": sharding.local_rows(mesh, config.batch_size),
-    }
-    iterator = pipeline.make_iterator(config.data, **arguments)
-    state, steps = _prepare_steps(config, mesh, tokenizer, None if resuming else workdir)
+    tokenizer = _prepare_workdir(config, workdir, step)
+    iterator = pipeline.make_iterator(
+        config.data,
+        seed=config.seed,
+        batch_size=config.batch_size,
+        tokenizer=tokenizer,
+        max_length=config.text_encoder.max_length,
+        views_per_study=views_per_study(config),
+        rows=sharding.local_rows(mesh, config.batch_size).tolist(),
+    )
+    check_training_data(config, tokenizer)
+    validation, notes = prepare_validation(config, mesh, tokenizer)
+    state, steps = _prepare_steps(config, mesh, tokenizer, workdir if step is None else None)
     # Opened last: its threads would add their own errors to one of the above.
     checkpointer = Checkpointer(workdir / "checkpoints")
-    if resuming:
+    if step is not None:
         state, iterator_state = checkpointer.restore(state)
+        _check_finite(state, workdir)
         iterator.set_state(iterator_state)
     return Run(
         config=config,
@@ -94,16 +112,24 @@ def prepare_run(config: ConfigDict, workdir: Path) -> Run:
         mesh=mesh,
         state=state,
         iterator=iterator,
-        validation=_validation(config, arguments),
+        validation=validation,
         checkpointer=checkpointer,
+        notes=notes,
         **steps,
     )
 
 
-def views_per_study(config: ConfigDict) -> int:
-    """Rows of a batch that show one study: several if an objective compares views."""
-    multi_view = config.objectives.multi_view_contrastive
-    return multi_view.views if multi_view.weight else 1
+def _check_finite(state: TrainState, workdir: Path) -> None:
+    """Refuses a checkpoint that is not finite, as runs of earlier versions saved them."""
+    fields = state.params, state.batch_stats, state.opt_state, state.ema_params
+    count = int(jax.jit(num_not_finite)(fields))
+    if count:
+        step = int(state.step)
+        raise UserError(
+            f"the checkpoint at step {step} holds {count} numbers that are not finite: go on from "
+            f"an earlier one with --from-step N ({other_steps(workdir, step)}), or start anew with "
+            "another --workdir"
+        )
 
 
 def _prepare_steps(
@@ -139,23 +165,35 @@ def _read_initial(parts: StepParts, workdir: Path) -> dict[str, Any]:
     return initial
 
 
-def _prepare_workdir(config: ConfigDict, workdir: Path, resuming: bool) -> Tokenizer:
-    """Writes config and tokenizer, or checks that a resumed run has the same config."""
-    path, directory = workdir / "config.json", workdir / "tokenizer"
+def _prepare_workdir(config: ConfigDict, workdir: Path, step: int | None) -> Tokenizer:
+    """Writes config and tokenizer, or checks that a run resumed at `step` may have this config."""
+    directory = workdir / "tokenizer"
     if jax.process_index() == 0:
         try:
             workdir.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"--workdir {workdir} cannot be made: {error.strerror}") from None
-        if resuming:
-            check_same_run(read_config(path), config)
+        if step is not None:
+            changed = check_same_run(changes.config_at(workdir, step), config)
+            _tell(changed, step)
+            changes.record(workdir, step, changed)
         else:  # what an earlier start left before its first checkpoint is of no use
             shutil.rmtree(directory, ignore_errors=True)
+            (workdir / changes.CHANGES).unlink(missing_ok=True)
             _prepare_tokenizer(config, directory)
-        write_config(config, path)
+        write_config(config, workdir / "config.json")
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices("workdir is ready")
     return load_tokenizer(directory)
+
+
+def _tell(changed: list[Change], step: int) -> None:
+    for change in changed:
+        print(
+            f"from step {step} on {change.key} is {change.after!r}, before {change.before!r}: "
+            f"{change.effect}",
+            file=sys.stderr,
+        )
 
 
 def _prepare_tokenizer(config: ConfigDict, directory: Path) -> None:
@@ -169,13 +207,3 @@ def _prepare_tokenizer(config: ConfigDict, directory: Path) -> None:
                 shutil.copy(file, directory)
     else:
         train_wordpiece(pipeline.corpus(config.data), config.tokenizer.vocab_size, directory)
-
-
-def _validation(
-    config: ConfigDict, arguments: dict[str, Any]
-) -> Callable[[], Iterator[Any]] | None:
-    """Makes the validation batches anew at each call; None where there is nothing to evaluate."""
-    num_batches = config.data.validation_examples // config.batch_size
-    if not num_batches:
-        return None
-    return lambda: pipeline.validation_batches(config.data, num_batches, **arguments)

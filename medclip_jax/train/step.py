@@ -19,6 +19,7 @@ from medclip_jax.data.augment import Augmentation, augment, prepare
 from medclip_jax.models.image_text_model import ImageTextModel
 from medclip_jax.models.layers import locked_norms
 from medclip_jax.train import optimizer as optimizers
+from medclip_jax.train.finite import NUM_NOT_FINITE, num_not_finite
 from medclip_jax.train.keys import StepKeys
 from medclip_jax.train.masks import BatchMasks
 from medclip_jax.train.pieces import loss_in_pieces
@@ -39,7 +40,8 @@ def make_train_step(
 ) -> TrainStep:
     """The function (state, batch) -> (state, metrics); the caller jits it and donates the state.
 
-    Metrics are scalars of this step: the losses, `learning_rate` and `gradient_norm`.
+    Metrics are scalars of this step: the losses, `learning_rate`, `gradient_norm`, and how many
+    entries of what it updated are not finite.
     """
     augmentation = Augmentation.from_config(config.augmentation)
 
@@ -71,18 +73,19 @@ def make_train_step(
         learning_rate = schedule(state.step) * state.plateau.scale
         trainable = {name: leaf + learning_rate * updates[name] for name, leaf in trainable.items()}
         params = optimizers.unflatten_params(trainable | frozen)
+        decay = average_decay(config.optimizer.ema_decay, state.step)
+        ema_params = _average(state.ema_params, params, decay)
         metrics |= {
             "learning_rate": learning_rate,
             "gradient_norm": optax.tree.norm(gradients),
+            NUM_NOT_FINITE: num_not_finite((trainable, batch_stats, opt_state, ema_params)),
         }
         return state.replace(
             step=state.step + 1,
             params=params,
             batch_stats=batch_stats,
             opt_state=opt_state,
-            ema_params=_average(
-                state.ema_params, params, average_decay(config.optimizer.ema_decay, state.step)
-            ),
+            ema_params=ema_params,
         ), metrics
 
     return train_step
@@ -93,7 +96,8 @@ def make_eval_step(
 ) -> EvalStep:
     """The function (state, batch) -> metrics: the losses without augmentation or dropout.
 
-    Masks and negatives are drawn alike at every evaluation.
+    Masks and negatives are drawn alike at every evaluation. The metrics also say over how many
+    entries each objective is a mean, since a batch may be filled up with rows that do not count.
     """
     augmentation = Augmentation.from_config(config.augmentation)
 
@@ -105,7 +109,8 @@ def make_eval_step(
             outputs: Any = model.apply(
                 state.evaluation_variables, batch, train=False, rngs={"negatives": keys.negatives}
             )
-        return objectives.total_loss(outputs, batch, config.objectives)[1]
+        metrics = objectives.total_loss(outputs, batch, config.objectives)[1]
+        return metrics | objectives.entry_counts(batch, config.objectives)
 
     return eval_step
 

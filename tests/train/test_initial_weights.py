@@ -191,3 +191,48 @@ def test_encoders_that_compute_otherwise_are_refused(
     flags = [f"--config.text_encoder.init={tmp_path / 'bert'}", *SIZES]
     with pytest.raises(UserError, match=f"its config.json has {key} '{value}'; only "):
         prepare_run(load_config(str(toy_config), flags), tmp_path / "run")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize(
+    ("folder", "part", "array"),
+    [
+        ("resnet", "image_encoder", "embedder.embedder.normalization.running_mean"),
+        ("bert", "text_encoder", "bert.encoder.layer.1.output.dense.bias"),
+    ],
+)
+def test_weights_that_are_not_finite_are_refused(
+    published: Path,
+    toy_config: Path,
+    tmp_path: Path,
+    folder: str,
+    part: str,
+    array: str,
+    value: float,
+) -> None:
+    flags = [f"--config.{part}.init={tmp_path / folder}", *SIZES]
+    spoil(published / folder, tmp_path / folder, array, value)
+    with pytest.raises(UserError) as caught:
+        prepare_run(load_config(str(toy_config), flags), tmp_path / "run")
+    message = str(caught.value)
+    assert message.startswith(f"config.{part}.init {tmp_path / folder}: the numbers of {array} are")
+    assert not (tmp_path / "run/initial_encoders.safetensors").exists()
+
+
+def test_what_is_left_out_of_given_weights_may_be_anything(
+    published: Path, toy_config: Path, tmp_path: Path
+) -> None:
+    spoil(published / "bert", tmp_path / "bert", "cls.predictions.transform.dense.bias", np.nan)
+    flags = [f"--config.text_encoder.init={tmp_path / 'bert'}", *SIZES]
+    prepare_run(load_config(str(toy_config), flags), tmp_path / "run").checkpointer.close()
+
+
+def spoil(source: Path, target: Path, name: str, value: float) -> None:
+    """Copies a model, with one number of an array replaced."""
+    from safetensors.numpy import load_file, save_file
+
+    shutil.copytree(source, target)
+    arrays = load_file(target / "model.safetensors")
+    arrays[name] = arrays[name].copy()
+    arrays[name].flat[-1] = value
+    save_file(arrays, target / "model.safetensors")

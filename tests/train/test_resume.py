@@ -71,7 +71,15 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(
     assert process.returncode == 2
     last = errors.splitlines()[-1]
     assert last.startswith("medclip-jax: the loss is nan at step")
-    assert "the last good checkpoint is step" in last
+    assert "before a checkpoint was saved: lower config.optimizer.learning_rate" in last
+    assert not [path for path in (tmp_path / "checkpoints").iterdir() if path.name.isdigit()]
+
+
+def test_a_step_that_was_not_saved_is_one_line(undisturbed: Path, toy_config: Path) -> None:
+    process = commands.start(toy_config, undisturbed, "--from-step=7")
+    _, errors = process.communicate(timeout=240)
+    assert process.returncode == 2 and errors.count("\n") == 1
+    assert errors.startswith("medclip-jax: --from-step 7: ") and errors.endswith(" 20\n")
 
 
 def test_another_config_in_the_same_workdir_is_refused(undisturbed: Path, toy_config: Path) -> None:

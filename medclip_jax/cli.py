@@ -4,6 +4,7 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NoReturn
 
 from medclip_jax import __version__
@@ -203,8 +204,17 @@ def _list_of(kind: Callable[[str], Any]) -> Callable[[str], tuple[Any, ...]]:
     return read
 
 
+def _import_runtime() -> ModuleType:
+    """Imported before all that uses JAX, which reads its environment as it is imported."""
+    try:
+        from medclip_jax import runtime
+    except ValueError as error:
+        raise UserError(f"JAX refuses a variable of its environment: {error}") from None
+    return runtime
+
+
 def _demo(parsed: argparse.Namespace) -> None:
-    from medclip_jax import runtime
+    runtime = _import_runtime()
     from medclip_jax.demo import run_demo
 
     runtime.start()
@@ -260,7 +270,7 @@ def _pretrain(parsed: argparse.Namespace) -> None:
         return
     if parsed.workdir is None:
         raise UserError("pretrain needs --workdir DIR; see medclip-jax pretrain --help")
-    from medclip_jax import runtime
+    runtime = _import_runtime()
     from medclip_jax.train.faults import ends_at_once
     from medclip_jax.train.loop import pretrain
 
@@ -270,7 +280,7 @@ def _pretrain(parsed: argparse.Namespace) -> None:
 
 
 def _plan(config: Any, num_devices: int) -> None:
-    from medclip_jax import runtime
+    runtime = _import_runtime()
     from medclip_jax.train import plan
 
     if num_devices:
@@ -280,7 +290,7 @@ def _plan(config: Any, num_devices: int) -> None:
 
 
 def _evaluate(parsed: argparse.Namespace) -> None:
-    from medclip_jax import runtime
+    runtime = _import_runtime()
     from medclip_jax.evaluate.tasks import TASKS, run_task
 
     runtime.start()
@@ -301,7 +311,7 @@ def _tuple(value: Any) -> Any:
 
 
 def _embed(parsed: argparse.Namespace) -> None:
-    from medclip_jax import runtime
+    runtime = _import_runtime()
     from medclip_jax.embed import embed_to_file
 
     runtime.start()
@@ -309,7 +319,7 @@ def _embed(parsed: argparse.Namespace) -> None:
 
 
 def _export(parsed: argparse.Namespace) -> None:
-    from medclip_jax import runtime
+    runtime = _import_runtime()
     from medclip_jax.convert.export import export
 
     runtime.start()

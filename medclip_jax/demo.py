@@ -10,6 +10,7 @@ from medclip_jax.convert.export import export
 from medclip_jax.data.build import build
 from medclip_jax.evaluate.tasks import run_task
 from medclip_jax.report.page import write_report
+from medclip_jax.train.lock import only_run_in
 from medclip_jax.train.loop import pretrain
 
 DATASET = "synthetic_cxr/demo"
@@ -21,7 +22,8 @@ def run_demo(workdir: Path) -> None:
     started = time.monotonic()
     data_dir = workdir / "data"
     _say(f"1/5  generating the dataset {DATASET}")
-    print(build(DATASET, data_dir=data_dir))
+    with only_run_in(data_dir):
+        print(build(DATASET, data_dir=data_dir))
     _say("2/5  pretraining a small ConVIRT from scratch")
     config = load_config("convirt.py:demo")
     config.data.dataset = DATASET

@@ -15,6 +15,16 @@ import jax
 
 from medclip_jax.errors import UserError
 
+# What decides numbers is as the tests have it, whatever the user's environment sets for other
+# programs: the same config gives the same results.
+_NUMERICS = {
+    "jax_enable_x64": False,
+    "jax_numpy_dtype_promotion": "standard",
+    "jax_numpy_rank_promotion": "allow",
+    "jax_default_prng_impl": "threefry2x32",
+    "jax_threefry_partitionable": True,
+}
+
 
 def start(start_timeout: int = 300, peer_timeout: int = 100) -> None:
     """Prepares JAX for a command; called once, before any computation.
@@ -25,14 +35,45 @@ def start(start_timeout: int = 300, peer_timeout: int = 100) -> None:
     Args:
         start_timeout: seconds to wait for the other processes.
         peer_timeout: seconds after which a process that is not heard of ends the run.
+
+    Raises:
+        UserError: the environment asks for devices that are not here; or as
+            `initialize_distributed`.
     """
     # TFDS and Orbax tell of every file otherwise, and of errors twice: here, and as an exception.
     absl.logging.set_verbosity(absl.logging.FATAL)
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    for name, value in _NUMERICS.items():
+        jax.config.update(name, value)
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        jax.config.update("jax_compilation_cache_dir", str(cache / "medclip_jax" / "xla"))
+        with contextlib.suppress(RuntimeError):  # a user without a home, as in some containers
+            cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+            jax.config.update("jax_compilation_cache_dir", str(cache / "medclip_jax" / "xla"))
     initialize_distributed(start_timeout, peer_timeout)
+    _check_devices()
+
+
+def _check_devices() -> None:
+    """Raises a UserError where JAX finds nothing to compute on."""
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:
+        message = _why_no_device(str(error).partition("\n")[0].partition(" (")[0].rstrip("."))
+        if jax.distributed.is_initialized():  # at its exit JAX would wait for the others
+            print(f"medclip-jax: {message}", file=sys.stderr, flush=True)
+            os._exit(2)
+        raise UserError(message) from None
+
+
+def _why_no_device(reason: str) -> str:
+    reason = reason or "its plugin is not installed"
+    platforms = os.environ.get("JAX_PLATFORMS")
+    if not platforms:
+        return f"JAX finds no device ({reason}): set JAX_PLATFORMS=cpu to compute on the CPU"
+    return (
+        f"JAX_PLATFORMS is {platforms!r}, which JAX cannot use here ({reason}): unset it to take "
+        "the devices that there are, or install JAX for these, as medclip_jax[cuda] or [tpu]"
+    )
 
 
 def initialize_distributed(start_timeout: int = 300, peer_timeout: int = 100) -> None:

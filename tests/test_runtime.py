@@ -1,5 +1,7 @@
 """Starting JAX: joining other processes, and where compiled programs are kept."""
 
+import importlib.util
+import json
 import os
 import socket
 import subprocess
@@ -8,7 +10,9 @@ import time
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
+from support import commands
 
 from medclip_jax import runtime
 from medclip_jax.errors import UserError
@@ -119,6 +123,121 @@ def test_a_port_that_is_taken_is_named(listening: int) -> None:
 def test_without_a_cluster_jax_finds_none() -> None:
     error = join(MUST_BE_MENDED, MEDCLIP_JAX_DISTRIBUTED="auto", JAX_COORDINATOR_ADDRESS="")
     assert "JAX does not find its cluster here" in error
+
+
+STATUSES = """
+import json, sys
+from medclip_jax import cli
+for arguments in json.loads(sys.argv[1]):
+    try:
+        cli.main(arguments)
+    except SystemExit as end:
+        print(end.code)
+"""
+READ = ["--checkpoint", "no_run"]
+EMBED = ["embed", *READ, "--texts", "no_texts", "--output", "out.npz"]
+STARTING_JAX = [
+    EMBED,
+    ["demo", "--workdir", "no_run"],
+    ["pretrain", "--config", "convirt.py:demo", "--workdir", "no_run"],
+    ["pretrain", "--config", "convirt.py:demo", "--plan"],
+    ["evaluate", "retrieval", *READ, "--dataset", "synthetic_cxr"],
+    ["export", *READ, "--format", "safetensors", "--output", "out"],
+]
+
+
+def refusals(folder: Path, calls: list[list[str]], **variables: str) -> list[str]:
+    """The lines with which the calls of `medclip-jax` are refused in such an environment."""
+    done = subprocess.run(
+        [sys.executable, "-c", STATUSES, json.dumps(calls)],
+        env=os.environ | variables,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.split() == ["2"] * len(calls), done.stderr
+    assert not list(folder.iterdir())
+    return done.stderr.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("platform", "plugin"), [("cuda", "jax_cuda12_plugin"), ("tpu", "libtpu"), ("nonsense", "")]
+)
+def test_devices_that_are_not_here_are_one_line(platform: str, plugin: str, tmp_path: Path) -> None:
+    if plugin and importlib.util.find_spec(plugin):
+        pytest.skip(f"{plugin} is installed")
+    calls = [EMBED] if plugin else STARTING_JAX  # each imports most of the package
+    lines = refusals(tmp_path, calls, JAX_PLATFORMS=platform)
+    assert len(lines) == len(calls)
+    for line in lines:
+        assert line.startswith(f"medclip-jax: JAX_PLATFORMS is '{platform}', which JAX cannot use")
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [("JAX_ENABLE_X64", "perhaps"), ("JAX_DEFAULT_MATMUL_PRECISION", "high-ish")],
+)
+def test_what_jax_does_not_take_is_one_line(variable: str, value: str, tmp_path: Path) -> None:
+    (line,) = refusals(tmp_path, [EMBED], **{variable: value})
+    assert line.startswith("medclip-jax: JAX refuses a variable of its environment: ")
+    assert variable.lower() in line.lower() and value in line
+
+
+def test_a_user_without_a_home_has_no_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    def home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    for variable in ("JAX_COORDINATOR_ADDRESS", "JAX_COMPILATION_CACHE_DIR", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr(Path, "home", home)
+    runtime.start()
+
+
+# What other programs of the user may need, each of which changes results or ends in a traceback.
+OTHER_NUMERICS = {
+    "jax_enable_x64": True,
+    "jax_numpy_dtype_promotion": "strict",
+    "jax_numpy_rank_promotion": "raise",
+    "jax_default_prng_impl": "rbg",
+    "jax_threefry_partitionable": False,
+}
+
+
+def test_numbers_do_not_depend_on_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("JAX_COORDINATOR_ADDRESS", raising=False)
+
+    def numbers() -> np.ndarray:
+        return np.asarray(jax.random.normal(jax.random.key(0), (3,)) + np.arange(3))
+
+    expected = numbers()
+    try:
+        for name, value in OTHER_NUMERICS.items():
+            jax.config.update(name, value)
+    finally:
+        runtime.start()
+    np.testing.assert_array_equal(numbers(), expected, strict=True)
+
+
+@pytest.mark.slow
+def test_a_run_does_not_depend_on_the_environment(toy_config: Path, tmp_path: Path) -> None:
+    others = {name.upper(): str(value) for name, value in OTHER_NUMERICS.items()}
+    for name, variables in {"usual": {}, "other": others}.items():
+        env = commands.environment(**variables)
+        flags = ("--config.num_steps=6", "--config.optimizer.ema_decay=0.9")
+        commands.finish(commands.start(toy_config, tmp_path / name, *flags, env=env))
+        export = ["export", "--checkpoint", name, "--format", "huggingface", "--output", "out"]
+        done = subprocess.run(
+            [sys.executable, "-m", "medclip_jax.cli", *export, "--verify"],
+            env=env,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        (tmp_path / "out").rename(tmp_path / name / "export")
+    assert commands.metrics(tmp_path / "other") == commands.metrics(tmp_path / "usual")
+    usual, other = (tmp_path / n / "export" / "model.safetensors" for n in ("usual", "other"))
+    assert usual.read_bytes() == other.read_bytes()
 
 
 @pytest.fixture

@@ -31,10 +31,16 @@ def load(directory: str | Path) -> Encoder:
 
 
 def _best_checkpoint(directory: Path) -> tuple[dict[str, Any], int]:
+    """The variables and the step of the best checkpoint, also while the run goes on."""
     checkpointer = Checkpointer(directory, read_only=True) if directory.is_dir() else None
     step = checkpointer.best_step() if checkpointer else None
     if checkpointer is None or step is None:
         raise UserError(f"{directory} holds no checkpoint yet: let the run reach one")
-    variables = checkpointer.restore_model(step)
-    checkpointer.close()
-    return variables, step
+    try:
+        return checkpointer.restore_model(step), step
+    except (OSError, ValueError):
+        if (directory / str(step)).is_dir():
+            raise
+        return _best_checkpoint(directory)  # the run has a better one, and deleted this meanwhile
+    finally:
+        checkpointer.close()

@@ -27,6 +27,20 @@ MODEL_FIELDS = ("params", "batch_stats", "ema_params")
 METRIC = "validation_loss"
 
 
+class _AsNumPy(ocp.type_handlers.NumpyHandler):
+    """Reads saved JAX arrays as NumPy's.
+
+    Orbax's own handler lays an array over the devices that it was saved from, which need not be
+    here; this one does not open the file that names them.
+    """
+
+    _array_metadata_store = None  # Orbax warns of a handler without one; only writing uses it
+
+    def typestr(self) -> str:
+        """The type, as the checkpoint names it, that the handler is for."""
+        return "jax.Array"
+
+
 class Checkpointer:
     """Saves and restores a run below `directory`."""
 
@@ -123,9 +137,14 @@ class Checkpointer:
         return jax.tree.unflatten(jax.tree.structure(saved), jax.tree.leaves(opt_state))
 
     def restore_model(self, step: int) -> dict[str, Any]:
-        """The variables that evaluation uses, as NumPy arrays, of the checkpoint at `step`."""
-        arguments = ocp.args.Composite(model=ocp.args.StandardRestore())
-        item = self._manager.restore(step, args=arguments).model
+        """The variables that evaluation uses, as NumPy arrays, of the checkpoint at `step`.
+
+        On which devices they were trained does not matter.
+        """
+        registry = ocp.type_handlers.create_type_handler_registry((jax.Array, _AsNumPy()))
+        handler = ocp.PyTreeCheckpointHandler(type_handler_registry=registry)
+        with ocp.Checkpointer(handler) as reader:
+            item = reader.restore(self._directory.absolute() / str(step) / "model")
         statistics = {name: item[name] for name in ("batch_stats",) if name in item}
         return {"params": item.get("ema_params") or item["params"]} | statistics
 

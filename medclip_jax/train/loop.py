@@ -22,6 +22,7 @@ from medclip_jax.train import flops
 from medclip_jax.train.clock import Clock
 from medclip_jax.train.faults import lost_a_process
 from medclip_jax.train.finite import NUM_NOT_FINITE, describe_problem
+from medclip_jax.train.lock import only_run_in
 from medclip_jax.train.metrics import MetricsWriter, Progress
 from medclip_jax.train.profiler import ProfilerWindow
 from medclip_jax.train.run import Run, prepare_run
@@ -40,9 +41,14 @@ def pretrain(config: ConfigDict, workdir: Path, from_step: int | None = None) ->
         from_step: go on from the checkpoint of this step; the later ones are set aside.
 
     Raises:
-        UserError: the config, the data or the workdir is wrong, the disk is full, a file of the
-            data has gone, or what was computed is not finite.
+        UserError: the config, the data or the workdir is wrong, another run is at work there, the
+            disk is full, a file of the data has gone, or what was computed is not finite.
     """
+    with only_run_in(workdir):
+        _pretrain(config, workdir, from_step)
+
+
+def _pretrain(config: ConfigDict, workdir: Path, from_step: int | None) -> None:
     run = prepare_run(config, workdir, from_step)
     with _StopSignal() as stop:
         try:

@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -58,6 +59,18 @@ def start_two(config: Path, workdir: Path, *overrides: str) -> list[subprocess.P
 def lines_written(workdir: Path) -> int:
     path = workdir / "metrics.jsonl"
     return path.read_text().count("\n") if path.exists() else 0
+
+
+def wait_for_lines(
+    workdir: Path, lines: int, processes: Sequence[subprocess.Popen[str]], timeout: float = 120
+) -> None:
+    """Returns when the run has written so many lines, none of its processes having ended."""
+    deadline = time.monotonic() + timeout
+    while lines_written(workdir) < lines:
+        for process in processes:
+            assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def finish(process: subprocess.Popen[str], timeout: float = 240) -> str:

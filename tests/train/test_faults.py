@@ -5,7 +5,6 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -48,17 +47,6 @@ def failed(process: subprocess.Popen[str], status: int, timeout: float = 120) ->
     _, errors = process.communicate(timeout=timeout)
     assert process.returncode == status, errors
     return errors
-
-
-def wait_for_lines(
-    workdir: Path, lines: int, processes: Sequence[subprocess.Popen[str]], timeout: float = 120
-) -> None:
-    deadline = time.monotonic() + timeout
-    while commands.lines_written(workdir) < lines:
-        for process in processes:
-            assert process.poll() is None, process.communicate()[1]
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def damage(path: Path, how: str) -> None:
@@ -230,7 +218,7 @@ def test_a_dead_process_ends_the_other_with_a_line(
     toy_config: Path, tmp_path: Path, victim: int
 ) -> None:
     processes = commands.start_two(toy_config, tmp_path, *SMALL, ENDLESS)
-    wait_for_lines(tmp_path, 5, processes)
+    commands.wait_for_lines(tmp_path, 5, processes)
     processes[victim].send_signal(signal.SIGKILL)
     started = time.monotonic()
     _, errors = processes[1 - victim].communicate(timeout=120)
@@ -248,7 +236,7 @@ def test_a_silent_process_ends_the_other_in_time(
     toy_config: Path, tmp_path: Path, victim: int
 ) -> None:
     processes = commands.start_two(toy_config, tmp_path, *SMALL, ENDLESS)
-    wait_for_lines(tmp_path, 5, processes)
+    commands.wait_for_lines(tmp_path, 5, processes)
     processes[victim].send_signal(signal.SIGSTOP)
     started = time.monotonic()
     _, errors = processes[1 - victim].communicate(timeout=120)
@@ -262,7 +250,7 @@ def test_a_silent_process_ends_the_other_in_time(
 def test_sigterm_to_one_of_two_processes_saves_in_both(toy_config: Path, tmp_path: Path) -> None:
     seldom = "--config.checkpoint_every=100000", "--config.evaluate_every=100000"
     processes = commands.start_two(toy_config, tmp_path, *SMALL, ENDLESS, *seldom)
-    wait_for_lines(tmp_path, 3, processes)
+    commands.wait_for_lines(tmp_path, 3, processes)
     processes[1].send_signal(signal.SIGTERM)
     errors = [commands.finish(process) for process in processes]
     (step,) = checksums.saved_steps(tmp_path / "checkpoints")

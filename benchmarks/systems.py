@@ -32,7 +32,9 @@ EVALUATIONS: dict[str, tuple[tuple[str, dict[str, Any]], ...]] = {
         ("linear-probe", {}),
     ),
 }
-# (system, file of the evaluation, metric, what stands beside it)
+# By system and kind of evaluation, its file.
+Results = dict[tuple[str, str], Path]
+# (system, kind of evaluation, metric, what stands beside it)
 FIGURES = (
     ("convirt", "retrieval", "text_to_image_recall@10", "chance/"),
     ("convirt", "zero-shot", "macro_auroc", "random_initialization/"),
@@ -75,15 +77,16 @@ def main(workdir: Path, modes: tuple[str, ...]) -> None:
     print(build(DATASET, data_dir=data_dir))
     for name in CONFIGS:
         _train(name, workdir, data_dir)
+    results: Results = {}
     for name, evaluations in EVALUATIONS.items():
         for task, options in evaluations:
-            _evaluate(task, workdir / name, data_dir, options)
+            _evaluate(task, workdir / name, data_dir, options, results)
     others = tuple(workdir / name for name in ENCODERS[1:])
     options = {"compare": others, "fractions": BUDGETS, "modes": modes}
     if "finetune" in modes:  # small networks: a tenfold rate, and a third of the epochs
         options |= {"max_epochs": 10, "learning_rate": 1e-3}
-    _evaluate("label-efficiency", workdir / ENCODERS[0], data_dir, options)
-    rows = [_row(workdir, *figure) for figure in (*FIGURES, *_efficiency_figures(modes))]
+    _evaluate("label-efficiency", workdir / ENCODERS[0], data_dir, options, results)
+    rows = [_row(results, *figure) for figure in (*FIGURES, *_efficiency_figures(modes))]
     rows += [
         Row(name, "seconds_of_training", _training_seconds(workdir / name), None, None)
         for name in CONFIGS
@@ -113,19 +116,20 @@ def _training_seconds(run: Path) -> float:
     return seconds
 
 
-def _evaluate(task: str, run: Path, data_dir: Path, options: dict[str, Any]) -> None:
-    kind = make_request(task, DATASET, "test", data_dir, run, options).kind
-    if not _result_file(run, kind).exists():
+def _evaluate(
+    task: str, run: Path, data_dir: Path, options: dict[str, Any], results: Results
+) -> None:
+    """Evaluates a system, unless it is evaluated, and notes where the figures are."""
+    request = make_request(task, DATASET, "test", data_dir, run / "evaluations", options)
+    path = request.output / f"{request.name}.json"
+    if not path.exists():
         print(f"\n=== {run.name}: {task}", flush=True)
         run_task(task, run, DATASET, data_dir=data_dir, **options)
+    results[run.name, request.kind] = path
 
 
-def _result_file(run: Path, kind: str) -> Path:
-    return run / "evaluations" / f"{kind}-{DATASET.replace('/', '_')}-test.json"
-
-
-def _row(workdir: Path, name: str, kind: str, metric: str, beside: str) -> Row:
-    result = json.loads(_result_file(workdir / name, kind).read_text())
+def _row(results: Results, name: str, kind: str, metric: str, beside: str) -> Row:
+    result = json.loads(results[name, kind].read_text())
     metrics = result["metrics"]
     found = (beside.rstrip("/").replace("_", " "), metrics[beside + metric]) if beside else None
     return Row(name, metric, metrics[metric], result["confidence_intervals"].get(metric), found)

@@ -146,6 +146,16 @@ def _add_evaluate(evaluate: argparse.ArgumentParser) -> None:
     evaluate.add_argument("--split", default="test", metavar="S")
     evaluate.add_argument("--data-dir", type=Path, metavar="DIR")
     evaluate.add_argument("--output", type=Path, metavar="DIR", help="default: the workdir's own")
+    evaluate.add_argument(
+        "--tag", metavar="NAME", help="ends the names of the files, to keep several protocols apart"
+    )
+    evaluate.add_argument("--seed", type=int, metavar="N", help="of every draw (default: 0)")
+    evaluate.add_argument(
+        "--num-resamples", type=int, metavar="N", help="of the bootstrap (default: 1000)"
+    )
+    evaluate.add_argument(
+        "--batch-size", type=int, metavar="N", help="of encoding and fine-tuning (default: 64)"
+    )
     texts, numbers, integers = (_list_of(kind) for kind in (str, float, int))
     labels = evaluate.add_argument_group("zero-shot, linear-probe, finetune, label-efficiency")
     labels.add_argument("--labels", type=texts, metavar="a,b", help="only these labels")
@@ -291,10 +301,10 @@ def _plan(config: Any, num_devices: int) -> None:
 
 def _evaluate(parsed: argparse.Namespace) -> None:
     runtime = _import_runtime()
-    from medclip_jax.evaluate.tasks import TASKS, run_task
+    from medclip_jax.evaluate.tasks import COMMON_OPTIONS, TASKS, run_task
 
     runtime.start()
-    options = {name for _, names in TASKS.values() for name in names}
+    options = {*COMMON_OPTIONS, *(name for _, names in TASKS.values() for name in names)}
     run_task(
         parsed.task,
         parsed.checkpoint,
@@ -327,8 +337,10 @@ def _export(parsed: argparse.Namespace) -> None:
 
 
 def _report(parsed: argparse.Namespace) -> None:
+    from medclip_jax import runtime
     from medclip_jax.report.page import write_report
 
+    runtime.start()  # the weights are read, to tell whose the figures are
     print(write_report(parsed.workdir))
 
 

@@ -9,6 +9,7 @@ from medclip_jax.convert.model_card import write_model_card
 from medclip_jax.convert.verify import format_differences, verify
 from medclip_jax.errors import UserError
 from medclip_jax.inference import Encoder, load
+from medclip_jax.writable import check_folder
 
 FORMATS = ("torchvision", "timm", "huggingface", "safetensors")
 
@@ -31,6 +32,7 @@ def export(checkpoint: Path, format_name: str, output: Path, *, check: bool = Fa
         raise UserError(f"--format {format_name}: give one of {', '.join(FORMATS)}")
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise UserError(f"--output {output} is not empty: give a new directory")
+    check_folder(output.absolute().parent, "--output in")
     encoder = load(checkpoint)
     module = importlib.import_module(f"medclip_jax.convert.formats.{format_name}_format")
     unfinished = output.with_name(f".{output.name}.unfinished")

@@ -10,10 +10,17 @@ import medclip_jax
 from medclip_jax.data.augment import Augmentation
 from medclip_jax.data.datasets import open_builder
 from medclip_jax.errors import UserError
-from medclip_jax.evaluate.table import baselines_in, short_title, shown_metrics
+from medclip_jax.evaluate.table import (
+    ONE_PATIENT,
+    baselines_in,
+    protocol_words,
+    short_title,
+    shown_metrics,
+)
 from medclip_jax.inference.encoder import Encoder
 from medclip_jax.report.run_files import Evaluation, read_evaluations
 from medclip_jax.report.tables import config_rows, metric_rows
+from medclip_jax.report.weights import Weights, choose, describe_weights
 
 _TFDS_CATALOG = "tensorflow.org/datasets/catalog"
 _LIBRARIES = {"huggingface": "transformers", "safetensors": "medclip_jax"}
@@ -34,6 +41,8 @@ def write_model_card(encoder: Encoder, checkpoint: Path, format_name: str, outpu
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
+    weights = Weights(encoder.step, encoder.weights_hash)
+    chosen = choose(read_evaluations(checkpoint), weights)
     text = environment.get_template("model_card.md.jinja").render(
         name=checkpoint.resolve().name,
         version=medclip_jax.__version__,
@@ -46,7 +55,8 @@ def write_model_card(encoder: Encoder, checkpoint: Path, format_name: str, outpu
         config_json=_config_json(encoder.config.to_dict()),
         augmentation=Augmentation.from_config(encoder.config.augmentation),
         data=[_describe(*_set) for _set in _sets(encoder.config)],
-        evaluations=[_measures(evaluation) for evaluation in read_evaluations(checkpoint)],
+        evaluations=[_measures(evaluation, weights) for evaluation in chosen.shown],
+        left_out=chosen.note,
         is_dual_encoder=_is_dual_encoder(output),
     )
     (output / "README.md").write_text(text, encoding="utf-8")
@@ -80,15 +90,20 @@ def _describe(name: str, share: str, data_dir: str) -> dict[str, str]:
     return {"name": name, "share": share, "licence": licence, "home": home}
 
 
-def _measures(evaluation: Evaluation) -> dict[str, Any]:
+def _measures(evaluation: Evaluation, weights: Weights) -> dict[str, Any]:
     """The figures of an evaluation, but those of single labels."""
     shown = zip(shown_metrics(evaluation.metrics), metric_rows(evaluation), strict=True)
     return {
         "task": evaluation.task,
         "dataset": evaluation.dataset,
         "split": evaluation.split,
+        "protocol_words": protocol_words(evaluation.protocol),
+        "weights": describe_weights(evaluation, weights),
         "num_examples": evaluation.num_examples,
         "num_patients": evaluation.num_patients,
+        "intervals": ONE_PATIENT
+        if evaluation.num_patients == 1
+        else "95 % intervals by bootstrap over patients.",
         "titles": [short_title(prefix) for prefix in baselines_in(evaluation.metrics)],
         "rows": [row for name, row in shown if "/" not in name],
     }

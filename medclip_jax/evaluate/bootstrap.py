@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 from jaxtyping import Float
 
+from medclip_jax.finite import require_finite
+
 MetricFn = Callable[[Float[np.ndarray, "rows"]], Mapping[str, float]]
 
 # What stands before the name of a figure of an encoder that the trained one is held against: the
@@ -27,7 +29,8 @@ class Intervals:
     """What the bootstrap found.
 
     Attributes:
-        intervals: name of a metric to its (low, high); NaN where no resample defined it.
+        intervals: name of a metric to its (low, high); NaN where no resample defined it, and all
+            of them where there is one patient only, of whom every resample is the same.
         undefined: name of a metric to the number of resamples dropped because it was undefined
             in them (a single class), where there were any.
     """
@@ -55,12 +58,19 @@ def bootstrap_intervals(
     Returns:
         The intervals, from the resamples in which a metric was defined (Efron and Tibshirani,
         An Introduction to the Bootstrap, 1993, chapter 13).
+
+    Raises:
+        UserError: a metric is infinite, which no figure may be.
     """
+    if len(set(patients)) < 2:
+        names = metric_fn(np.ones(len(patients)))
+        return Intervals(dict.fromkeys(names, (np.nan, np.nan)), {})
     draws = [metric_fn(weights) for weights in _patient_weights(patients, num_resamples, seed)]
     intervals, undefined = {}, {}
     for name in draws[0]:
         values = np.array([draw[name] for draw in draws], np.float64)
-        defined = values[np.isfinite(values)]
+        defined = values[~np.isnan(values)]
+        require_finite(defined, f"resampled figures {name}")
         tails = ((1 - level) / 2, (1 + level) / 2)
         low, high = np.quantile(defined, tails) if defined.size else (np.nan, np.nan)
         intervals[name] = (float(low), float(high))

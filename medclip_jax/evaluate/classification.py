@@ -10,6 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from medclip_jax.finite import require_finite
+
 
 @dataclasses.dataclass(frozen=True)
 class RankedScores:
@@ -29,7 +31,12 @@ class RankedScores:
     def from_scores(
         cls, scores: Float[np.ndarray, "rows"], labels: Float[np.ndarray, "rows"]
     ) -> "RankedScores":
-        """Sorts the rows whose label is known; higher scores mean "present"."""
+        """Sorts the rows whose label is known; higher scores mean "present".
+
+        Raises:
+            UserError: a score is not finite.
+        """
+        require_finite(scores, "scores of a label")
         known = np.flatnonzero(~np.isnan(labels))
         order = known[np.argsort(-scores[known], kind="stable")]
         ranked = scores[order]

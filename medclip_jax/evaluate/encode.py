@@ -18,6 +18,8 @@ from medclip_jax.data.studies import Study
 from medclip_jax.data.tokenizer import Tokenizer
 from medclip_jax.errors import UserError
 from medclip_jax.evaluate.bootstrap import GIVEN, RANDOM
+from medclip_jax.evaluate.request import Request
+from medclip_jax.finite import require_finite
 
 _STUDIES_AT_ONCE = 512
 
@@ -219,8 +221,7 @@ def read_table(studies: Studies, sections: Sequence[str] = DEFAULT_SECTIONS) -> 
     labels: list[np.ndarray] = []
     image_study: list[int] = []
     image_number: list[int] = []
-    every_study = chain.from_iterable(_blocks(studies, range(len(studies))))
-    for row, study in enumerate(every_study):
+    for row, study in enumerate(every_study(studies)):
         if not study.images:
             continue
         image_study += [len(kept)] * len(study.images)
@@ -249,6 +250,24 @@ def baselines(encoder: Encoding, seed: int) -> dict[str, Encoding]:
     return found if given is None else found | {GIVEN: given}
 
 
+def with_batch_size(encoder: Encoding, request: Request) -> Encoding:
+    """The encoder with the batches that the request asks for, if it asks for others."""
+    if request.batch_size == Request.batch_size:
+        return encoder
+    return dataclasses.replace(encoder, batch_size=request.batch_size)  # type: ignore[type-var]
+
+
+def embed_texts(encoder: ImageTextEncoder, texts: Sequence[str]) -> Float[np.ndarray, "texts dim"]:
+    """The embeddings of texts.
+
+    Raises:
+        UserError: they are not finite.
+    """
+    embeddings = encoder.embed_texts(texts)
+    require_finite(embeddings, "embeddings of texts", texts)
+    return embeddings
+
+
 def embed_with_both(
     encoder: ImageTextEncoder, studies: Studies, table: StudyTable, seed: int
 ) -> BothEncoders:
@@ -266,9 +285,17 @@ def encode_images(
     table: StudyTable,
     description: str,
 ) -> Float[np.ndarray, "images dim"]:
-    """Applies `encode_fn` to all images of the table, holding one block of images at a time."""
-    blocks = image_blocks(studies, table, description)
-    return np.concatenate([np.asarray(encode_fn(images), np.float32) for _, images in blocks])
+    """Applies `encode_fn` to all images of the table, holding one block of images at a time.
+
+    Raises:
+        UserError: what it makes of them is not finite; it names the first such study.
+    """
+    blocks = []
+    for rows, images in image_blocks(studies, table, description):
+        blocks.append(np.asarray(encode_fn(images), np.float32))
+        names = [f"image of study {table.study_ids[study]}" for study in table.image_study[rows]]
+        require_finite(blocks[-1], f"outputs of the encoder ({description})", names)
+    return np.concatenate(blocks)
 
 
 def image_blocks(
@@ -286,6 +313,11 @@ def image_blocks(
             yield slice(start, start + len(images)), images
             start += len(images)
             bar.update(len(images))
+
+
+def every_study(studies: Studies) -> Iterator[Study]:
+    """All studies of the split, in order."""
+    return chain.from_iterable(_blocks(studies, range(len(studies))))
 
 
 def _blocks(studies: Studies, rows: Sequence[int]) -> Iterator[list[Study]]:

@@ -30,6 +30,8 @@ from medclip_jax.evaluate.request import CHOICES, Request
 from medclip_jax.models.image_text_model import ImageTextModel
 from medclip_jax.train.optimizer import FlatParams, flatten_params, unflatten_params
 
+_LOWER_THE_RATE = "give a lower --learning-rate, or weights that have not diverged"
+
 
 @dataclasses.dataclass(frozen=True)
 class FinetuneSettings:
@@ -51,8 +53,9 @@ class FinetuneSettings:
 
     @classmethod
     def from_request(cls, request: Request) -> Self:
-        """The recipe, with the number of epochs, the rate and the schedule of the request."""
+        """The recipe, with what the request says of it."""
         return cls(
+            batch_size=request.batch_size,
             max_epochs=request.max_epochs,
             learning_rate=request.learning_rate,
             schedule=request.schedule,
@@ -171,6 +174,9 @@ class FinetuneTrainer:
         Returns:
             The state with the best validation, and of each epoch the steps, the mean loss, the
             learning rate and the validation. Epoch 0 trains the head alone.
+
+        Raises:
+            UserError: it diverges.
         """
         batches = shuffled_batches(len(images), self.settings.batch_size, seed)
         key = jax.random.key(seed)
@@ -194,9 +200,11 @@ class FinetuneTrainer:
             state, losses = train(state, num_steps, rates, head_only=epoch == 0)
             if epoch == 0:  # moments from before the encoder moved are no start for training it
                 state = state.replace(opt_state=self._optimizer.init(state.params))
+            loss = float(np.mean(jax.device_get(losses))) if losses else math.nan
+            if losses and not math.isfinite(loss):
+                raise UserError(f"fine-tuning diverged in epoch {epoch}: {_LOWER_THE_RATE}")
             score = validate(state)
             best = state if progress.update(score) else best
-            loss = float(np.mean(jax.device_get(losses))) if losses else math.nan
             history.append(
                 {"steps": num_steps, "loss": loss, "validation": score, "rate": rates["head"]}
             )
@@ -207,11 +215,18 @@ class FinetuneTrainer:
     def predict(
         self, state: ClassifierState, squares: ImageSquares, images: Int[np.ndarray, "images"]
     ) -> Float[np.ndarray, "images labels"]:
-        """The probability of each label, without augmentation or dropout."""
+        """The probability of each label, without augmentation or dropout.
+
+        Raises:
+            UserError: the logits are not finite.
+        """
         size = self.settings.batch_size
         batches = [images[start : start + size] for start in range(0, len(images), size)]
         results = [self._predict(state, squares.read(np.resize(part, size))) for part in batches]
-        return np.concatenate(jax.device_get(results))[: len(images)]
+        probabilities = np.concatenate(jax.device_get(results))[: len(images)]
+        if not np.isfinite(probabilities).all():
+            raise UserError(f"the fine-tuned classifier's logits overflow: {_LOWER_THE_RATE}")
+        return probabilities
 
     def initial_state(self, variables: Mapping[str, Any], seed: int) -> ClassifierState:
         """The encoder as `variables` have it, with a fresh head."""
@@ -296,7 +311,8 @@ class FinetuneTrainer:
         params = state.params["encoder"] | state.frozen
         features, _ = self._encode(params, state.batch_stats, views, False, jax.random.key(0))
         logits: Any = self._head.apply({"params": state.params["head"]}, features, train=False)
-        return jax.nn.sigmoid(logits)
+        # The probability of an infinite logit would be 0 or 1.
+        return jnp.where(jnp.isfinite(logits), jax.nn.sigmoid(logits), jnp.nan)
 
     def _encode(
         self,

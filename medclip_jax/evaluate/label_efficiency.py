@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from medclip_jax.evaluate.bootstrap import IMPROVEMENTS, RANDOM, TITLES
-from medclip_jax.evaluate.encode import Studies, baselines
+from medclip_jax.evaluate.encode import Studies, baselines, with_batch_size
 from medclip_jax.evaluate.finetune import FineTuning
 from medclip_jax.evaluate.finetune_training import FinetuneSettings
 from medclip_jax.evaluate.label_budgets import (
@@ -36,7 +36,7 @@ from medclip_jax.evaluate.label_subsets import write_index_lists
 from medclip_jax.evaluate.labelled_splits import LabelledSplits
 from medclip_jax.evaluate.linear_probe import FrozenFeatures
 from medclip_jax.evaluate.request import Request
-from medclip_jax.evaluate.result import CHANCE, EvaluationResult
+from medclip_jax.evaluate.result import CHANCE, EvaluationResult, figures_go_on
 from medclip_jax.inference import Encoder, load
 
 DEFAULT_BUDGETS = (0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0)
@@ -140,7 +140,10 @@ def evaluate(
     budgets = Budgets.draw(data, {*(request.fractions or DEFAULT_BUDGETS), 1.0}, request)
     write_index_lists(request.folder / "subsets", budgets.subsets, data.tables["train"])
     encoders = {"": encoder} | baselines(encoder, request.seed)
-    encoders |= {f"{COMPARE}{name}/": load(path) for name, path in _names(request.compare).items()}
+    others = {
+        name: with_batch_size(load(path), request) for name, path in _names(request.compare).items()
+    }
+    encoders |= {f"{COMPARE}{name}/": other for name, other in others.items()}
     scores = _score_all(encoders, data, budgets, request.modes, settings)
     aurocs = {
         mode: {
@@ -160,7 +163,8 @@ def evaluate(
     }
     chance = {CHANCE + name: 0.5 for name in metrics if name.startswith("macro_auroc@")}
     curves = efficiency.curves(*everything)
-    _draw(curves, request.folder / FIGURE)
+    with figures_go_on(request.folder / FIGURE):
+        _draw(curves, request.folder / FIGURE)
     return EvaluationResult(
         metrics=metrics | chance,
         confidence_intervals=found.intervals,
@@ -169,6 +173,10 @@ def evaluate(
         protocol=_protocol(curves)
         | {
             "finetune_settings": dataclasses.asdict(settings),
+            "compared_weights": {
+                name: {"step": other.step, "hash": getattr(other, "weights_hash", None)}
+                for name, other in others.items()
+            },
             "label_budgets": budgets_protocol(data, budgets, found),
             **data.protocol(),
         },

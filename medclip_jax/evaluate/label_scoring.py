@@ -25,6 +25,16 @@ def of_each(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
     return {f"{name}_{prefix}".strip("_/"): value for prefix, value in values.items()}
 
 
+def _known_of_one_patient(table: StudyTable, label_names: Sequence[str]) -> list[str]:
+    """The labels of which resampling patients tells nothing, since one alone has them known."""
+    patients = np.asarray(table.patient_ids)
+    return [
+        name
+        for name, column in zip(label_names, table.labels.T, strict=True)
+        if len(set(patients[~np.isnan(column)])) < 2
+    ]
+
+
 def score_studies(
     table: StudyTable,
     label_names: Sequence[str],
@@ -56,9 +66,15 @@ def score_studies(
         num_resamples=request.num_resamples,
         seed=request.seed,
     )
+    alone = tuple(
+        f"{figure}/{name}"
+        for name in _known_of_one_patient(table, label_names)
+        for figure in ("auroc", "auprc")
+    )
+    undefined = {name: (np.nan, np.nan) for name in intervals if name.endswith(alone)}
     return EvaluationResult(
         metrics=metrics,
-        confidence_intervals=intervals,
+        confidence_intervals=intervals | undefined,
         num_examples=len(table.study_ids),
         num_patients=table.num_patients,
         protocol=protocol | {"label_counts": label_counts(table.labels, label_names)} | bootstrap,

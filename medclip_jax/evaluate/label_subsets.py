@@ -25,6 +25,7 @@ from jaxtyping import Bool, Float, Int
 
 from medclip_jax.errors import UserError
 from medclip_jax.evaluate.encode import StudyTable
+from medclip_jax.evaluate.result import figures_go_on
 
 _POOL_SIZE = 64
 
@@ -157,16 +158,20 @@ def _fill(
 
 def write_index_lists(folder: Path, subsets: Sequence[LabelSubset], table: StudyTable) -> None:
     """Writes `BUDGET-seed-SEED.csv` with `study_id,patient_id` of every subset to a folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for subset in subsets:
-        name = subset.budget.replace("%", "-percent")
-        with (folder / f"{name}-seed-{subset.seed}.csv").open("w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(["study_id", "patient_id"])
-            writer.writerows(
-                (table.study_ids[row], table.patient_ids[row])
-                for row in np.flatnonzero(subset.studies)
-            )
+    with figures_go_on(folder):
+        folder.mkdir(exist_ok=True)
+        for subset in subsets:
+            _write_index_list(folder, subset, table)
+
+
+def _write_index_list(folder: Path, subset: LabelSubset, table: StudyTable) -> None:
+    name = subset.budget.replace("%", "-percent")
+    with (folder / f"{name}-seed-{subset.seed}.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["study_id", "patient_id"])
+        writer.writerows(
+            (table.study_ids[row], table.patient_ids[row]) for row in np.flatnonzero(subset.studies)
+        )
 
 
 def _num_studies(budget: float, available: int) -> int:

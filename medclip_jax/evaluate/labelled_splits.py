@@ -57,12 +57,15 @@ class LabelledSplits:
         wanted = select_labels(names, request.labels)
         fitted = train.labels if held_out is None else train.labels[~held_out]
         columns = _trainable(fitted, wanted, names)
+        left_out = [names[column] for column in wanted if column not in columns]
+        if left_out:
+            print(f"left out, with one class only in training: {', '.join(left_out)}")
         return cls(
             studies=studies,
             tables={split: table.with_labels(columns) for split, table in tables.items()},
             report_split=request.split,
             label_names=[names[column] for column in columns],
-            labels_left_out=[names[column] for column in wanted if column not in columns],
+            labels_left_out=left_out,
             held_out=held_out,
         )
 

@@ -10,6 +10,8 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
+from medclip_jax.finite import require_finite
+
 # Inverse strengths of the L2 penalty on standardised features, strongest penalty first.
 INVERSE_PENALTIES = tuple(10.0**exponent for exponent in range(-6, 3))
 _TOLERANCE = 1e-6  # of the largest entry of the mean loss's gradient
@@ -46,7 +48,11 @@ def fit_probes(
         features: One row an image.
         targets: Whether each has the finding; both classes must be there.
         inverse_penalties: The values of C, ascending.
+
+    Raises:
+        UserError: a feature is not finite.
     """
+    require_finite(features, "features to fit to")
     features = np.asarray(features, np.float64)
     mean, deviation = features.mean(axis=0), features.std(axis=0)
     deviation[deviation < 1e-12 * np.maximum(1.0, np.abs(mean))] = 1.0  # constant features

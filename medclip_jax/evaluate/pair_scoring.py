@@ -16,9 +16,11 @@ from medclip_jax.evaluate.encode import (
     ImageTextEncoder,
     Studies,
     StudyTable,
+    embed_texts,
     embed_with_both,
     encode_images,
 )
+from medclip_jax.finite import require_finite
 
 # Of each score, what it is.
 SCORES = {
@@ -96,11 +98,13 @@ class EmbeddingScorer:
 
     def score_texts(self, texts: Sequence[str]) -> EmbeddingScores:
         """The scores of all images with the texts."""
-        return EmbeddingScores(self.images, self.encoder.embed_texts(texts))
+        return EmbeddingScores(self.images, embed_texts(self.encoder, texts))
 
     def score_images(self, paths: Sequence[str]) -> Float[np.ndarray, "queries images"]:
         """The scores of query images with all images."""
-        return self.encoder.embed_images(paths) @ self.images.T
+        queries = self.encoder.embed_images(paths)
+        require_finite(queries, "embeddings of query images", paths)
+        return queries @ self.images.T
 
     def subset(self, table: StudyTable, images: Bool[np.ndarray, "images"]) -> "EmbeddingScorer":
         """The same for the part of the table that has the images where `images` is true."""

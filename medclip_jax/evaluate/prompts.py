@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from medclip_jax.errors import UserError
+from medclip_jax.zero_shot import check_prompts
 
 # Label to the noun phrase that a report uses for it.
 _FINDINGS = {
@@ -92,11 +93,13 @@ def read_prompts(path: Path, label_names: Sequence[str]) -> dict[str, tuple[list
         UserError: the file is missing or of another form, or names a label the set does not have.
     """
     try:
-        content = json.loads(Path(path).read_text())
+        content = json.loads(Path(path).read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise UserError(f"--prompts {path}: no such file") from None
+    except OSError as error:
+        raise UserError(f"--prompts {path} cannot be read: {error.strerror}") from None
     except ValueError as error:
-        raise UserError(f"--prompts {path}: not valid JSON ({error})") from None
+        raise UserError(f"--prompts {path}: not valid JSON in UTF-8 ({error})") from None
     form = '{"Label": {"positive": ["text", ...], "negative": ["text", ...]}, ...}'
     if not isinstance(content, dict) or not content:
         raise UserError(f"--prompts {path}: must be of the form {form}")
@@ -107,11 +110,9 @@ def read_prompts(path: Path, label_names: Sequence[str]) -> dict[str, tuple[list
             raise UserError(f"--prompts {path}: no label {label!r} to evaluate; there are {names}")
         if not isinstance(lists, dict) or set(lists) != {"positive", "negative"}:
             raise UserError(f"--prompts {path}: label {label!r} must be of the form {form}")
-        if not all(_is_list_of_texts(texts) for texts in lists.values()):
-            raise UserError(f"--prompts {path}: label {label!r} needs two lists of texts")
         prompts[label] = (lists["positive"], lists["negative"])
+    try:
+        check_prompts(prompts)
+    except UserError as error:
+        raise UserError(f"--prompts {path}: {error}") from None
     return prompts
-
-
-def _is_list_of_texts(value: object) -> bool:
-    return isinstance(value, list) and bool(value) and all(isinstance(x, str) for x in value)

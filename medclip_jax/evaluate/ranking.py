@@ -12,6 +12,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.special import gammaln
 
+from medclip_jax.finite import require_finite
+
 RECALL_CUTOFFS = (1, 5, 10)
 NUM_NEIGHBORS = 5  # kept for the report page
 _QUERIES_AT_ONCE = 1024
@@ -51,6 +53,7 @@ def search(
     for start in range(0, len(query_groups), _QUERIES_AT_ONCE):
         rows = slice(start, start + _QUERIES_AT_ONCE)
         similarity = scores_of(rows)
+        require_finite(similarity, "scores to rank by")
         correct = query_groups[rows, None] == gallery_groups[None]
         best = np.where(correct, similarity, -np.inf).max(axis=1, keepdims=True)
         ranks.append(1 + np.sum(~correct & (similarity >= best), axis=1))
@@ -132,6 +135,7 @@ class RankedGallery:
         cls, scores: Float[np.ndarray, "gallery"], relevant: Bool[np.ndarray, "gallery"]
     ) -> "RankedGallery":
         """Sorts the gallery, best first; among ties the irrelevant entries come first."""
+        require_finite(scores, "scores to rank by")
         order = np.lexsort((relevant, -scores))
         return cls(order, relevant[order])
 

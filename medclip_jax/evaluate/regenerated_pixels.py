@@ -100,7 +100,7 @@ class PixelErrors:
         overall = means.mean(axis=1)
         mse = dict(zip(self.methods, overall[:, ERRORS.index("mse")], strict=True))
         metrics = {
-            REDUCTION + name: float(1 - mse[self.reported[0]] / mse[name]) for name in BASELINES
+            REDUCTION + name: _reduction(mse[self.reported[0]], mse[name]) for name in BASELINES
         }
         for values, suffixes in ((overall[:, None], [""]), (means, self._suffixes())):
             for method in self.reported:
@@ -111,6 +111,11 @@ class PixelErrors:
 
     def _suffixes(self) -> list[str]:
         return [f"/{name}" for name in self.condition_names]
+
+
+def _reduction(error: float, of_baseline: float) -> float:
+    """Undefined where the baseline makes no error, as on images of one grey."""
+    return float(1 - error / of_baseline) if of_baseline else np.nan
 
 
 def evaluate_pixels(

@@ -17,7 +17,8 @@ from medclip_jax.evaluate.masked_words import evaluate_words
 from medclip_jax.evaluate.regenerated_pixels import PatchMasks, evaluate_pixels
 from medclip_jax.evaluate.regeneration_picture import draw_picture
 from medclip_jax.evaluate.request import Request
-from medclip_jax.evaluate.result import EvaluationResult
+from medclip_jax.evaluate.result import EvaluationResult, figures_go_on
+from medclip_jax.finite import NotFiniteError
 
 
 def evaluate(
@@ -39,7 +40,8 @@ def evaluate(
         masks = PatchMasks.draw(encoder.patch_grid, len(table.image_study), request)
         parts.append(evaluate_pixels(encoder, studies, table, masks, with_report, request))
         notes["picture"] = request.folder / "regenerated.png"
-        draw_picture(notes["picture"], encoder, studies, table, masks, with_report)
+        with figures_go_on(notes["picture"]):
+            draw_picture(notes["picture"], encoder, studies, table, masks, with_report)
     if "words" not in refusals:
         parts.append(evaluate_words(encoder, studies, table, request))
         notes["words"] = parts[-1].protocol
@@ -65,6 +67,8 @@ def _refusals(encoder: MaskedEncoder, studies: Studies, table: StudyTable) -> di
 def _refusal(name: str, attempt: Callable[[], Any]) -> dict[str, str]:
     try:
         attempt()
+    except NotFiniteError:
+        raise
     except UserError as error:
         return {name: str(error)}
     return {}

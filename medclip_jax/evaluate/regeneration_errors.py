@@ -10,6 +10,8 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float
 
+from medclip_jax.finite import require_finite
+
 ERRORS = ("l1", "mse", "psnr", "ssim")
 MAX_PSNR = 100.0  # dB; where black borders are regenerated exactly, it would be infinite
 # Wang et al., Image quality assessment: from error visibility to structural similarity, IEEE
@@ -27,6 +29,7 @@ def masked_errors(
     PSNR is that of the image's own MSE, with a peak of 1 and at most `MAX_PSNR`; SSIM is the mean
     of its map over the masked pixels.
     """
+    require_finite(regenerated, "regenerated pixels")
     regenerated = np.where(is_masked, regenerated, views)
     difference = (regenerated - views).astype(np.float64)
     with ThreadPoolExecutor() as pool:  # OpenCV releases the interpreter's lock

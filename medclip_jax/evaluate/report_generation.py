@@ -32,7 +32,7 @@ from medclip_jax.evaluate.encode import (
 from medclip_jax.evaluate.finding_extractor import PRESENT, extract_labels
 from medclip_jax.evaluate.finding_lexicon import LABEL_NAMES
 from medclip_jax.evaluate.request import Request
-from medclip_jax.evaluate.result import EvaluationResult, summarize
+from medclip_jax.evaluate.result import EvaluationResult, figures_go_on, summarize
 from medclip_jax.evaluate.text_metrics import TextMetrics
 
 MOST_COMMON = "most_common_report/"
@@ -125,7 +125,8 @@ def evaluate(
     generated, random_generated = _generate(both, studies, table, request)
     reports = Reports(generated, random_generated, most_common)
     path = request.folder / "reports.jsonl"
-    _write_reports(path, table, reports)
+    with figures_go_on(path):
+        _write_reports(path, table, reports)
     names = [name for name in studies.label_names if name in LABEL_NAMES]
     notes = {
         "sections": sections,
@@ -246,7 +247,6 @@ def _write_reports(path: Path, table: StudyTable, reports: Reports) -> None:
         "reference": table.texts,
     }
     rows = (dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True))
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_text("".join(json.dumps(row) + "\n" for row in rows))
     os.replace(temporary, path)

@@ -1,7 +1,11 @@
 """What is asked of an evaluation task: the split and the task's options."""
 
 import dataclasses
+import hashlib
+import json
+import os
 from pathlib import Path
+from typing import Any
 
 # What an option that is a word, or words, may be.
 CHOICES = {
@@ -42,6 +46,8 @@ class Request:
         output: Folder for the figures' JSON, and for lists and pictures below it.
         num_resamples: Resamples of the bootstrap.
         seed: Seed of the bootstrap, of the random initialisation and of every draw.
+        batch_size: Rows of a batch: of the encoders, of fine-tuning, of writing reports.
+        tag: What the names of the files end with; the default protocol needs none.
     """
 
     dataset: str
@@ -67,6 +73,8 @@ class Request:
     output: Path = Path("evaluations")
     num_resamples: int = 1000
     seed: int = 0
+    batch_size: int = 64
+    tag: str = ""
 
     @property
     def kind(self) -> str:
@@ -74,6 +82,61 @@ class Request:
         return self.task if self.score == "embeddings" else f"{self.task}-{self.score}"
 
     @property
+    def name(self) -> str:
+        """What the files are called: `TASK-DATASET-SPLIT`, and the tag if there is one."""
+        return result_name(self.kind, self.dataset, self.split, self.tag)
+
+    @property
     def folder(self) -> Path:
         """Where lists, figures and pictures beside the JSON go."""
-        return self.output / f"{self.kind}-{self.dataset.replace('/', '_')}-{self.split}"
+        return self.output / self.name
+
+    @property
+    def differences(self) -> dict[str, Any]:
+        """The options that make another protocol than the default, with their values.
+
+        Of a file that is its content, so that another file of the same name is another protocol.
+        """
+        fields = dataclasses.fields(self)
+        names = [field.name for field in fields if field.name not in self._not_of_the_protocol]
+        default = Request(self.dataset)
+        values = {name: getattr(self, name) for name in names}
+        return {
+            name: _identity(value)
+            for name, value in values.items()
+            if value != getattr(default, name)
+        }
+
+    @property
+    def _not_of_the_protocol(self) -> tuple[str, ...]:
+        named = ("dataset", "task", "split", "data_dir", "output", "tag", "score")
+        return named if self.task in _BY_BATCH_SIZE else (*named, "batch_size")
+
+    def tagged(self) -> "Request":
+        """The request with a tag of eight digits from its differences, if it has them and none."""
+        differences = self.differences
+        if self.tag or not differences:
+            return self
+        text = json.dumps(differences, sort_keys=True)
+        return dataclasses.replace(self, tag=hashlib.sha256(text.encode()).hexdigest()[:8])
+
+
+# The tasks of which the size of the batches is part of what is done; others only go faster by it.
+_BY_BATCH_SIZE = ("finetune", "label-efficiency", "report-generation")
+
+
+def result_name(kind: str, dataset: str, split: str, tag: str = "") -> str:
+    """The name of the files of a result, without their endings."""
+    name = f"{kind}-{dataset.replace('/', '_')}-{split}"
+    return f"{name}-{tag}" if tag else name
+
+
+def _identity(value: Any) -> Any:
+    """What is the same for equal options, in JSON's types; of a file the hash of its content."""
+    if isinstance(value, tuple):
+        return [_identity(item) for item in value]
+    if isinstance(value, Path):
+        if value.is_file():
+            return f"sha256:{hashlib.sha256(value.read_bytes()).hexdigest()}"
+        return os.path.abspath(value)
+    return value

@@ -2,8 +2,11 @@
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 from medclip_jax.evaluate.bootstrap import IMPROVEMENTS, RANDOM, TITLES
+from medclip_jax.evaluate.options import PATHS
 from medclip_jax.evaluate.result import CHANCE, EvaluationResult
 
 
@@ -55,6 +58,42 @@ def format_interval(interval: tuple[float, float] | None, name: str = "") -> str
     return f"{format_value(interval[0], name)} to {format_value(interval[1], name)}"
 
 
+# What was left out by the names of a protocol's entries; labels that cannot be trained are said
+# before training.
+_LEFT_OUT = {
+    "labels_without_rules": "labels that no rule reads off a report",
+    "studies_left_out_without_text": "studies without text",
+}
+ONE_PATIENT = "There is one patient only: nothing says how figures vary, so there are no intervals."
+
+
+def left_out_lines(protocol: Mapping[str, Any]) -> list[str]:
+    """What the figures are not about, a line each."""
+    lines = []
+    for name, words in _LEFT_OUT.items():
+        if value := protocol.get(name):
+            what = ", ".join(value) if isinstance(value, list) else f"{value:,}"
+            lines.append(f"left out, {words}: {what}")
+    return lines + [
+        f"left out, {part}: {why}" for part, why in protocol.get("left_out", {}).items()
+    ]
+
+
+def protocol_words(protocol: Mapping[str, Any]) -> str:
+    """The tag and the options that make another protocol than the default; "" if it is that."""
+    words = [protocol["tag"]] if protocol.get("tag") else []
+    for name in protocol.get("differences", {}):
+        value = protocol[name]
+        if isinstance(value, Mapping):  # what was read from the file stands there
+            words.append(f"own {name}")
+            continue
+        values = [str(item) for item in (value if isinstance(value, list) else [value])]
+        if name in PATHS:  # a page or a card tells nothing of the machine
+            values = [Path(path).name for path in values]
+        words.append(f"{name.replace('_', ' ')} {', '.join(values)}")
+    return "; ".join(words)
+
+
 def print_result(result: EvaluationResult, title: str) -> None:
     """Prints the figures, then the paired improvements over the baselines."""
     titles = [short_title(prefix) for prefix in baselines_in(result.metrics)]
@@ -74,6 +113,9 @@ def print_result(result: EvaluationResult, title: str) -> None:
             value = format_value(result.metrics[name])
             metric = name.removeprefix(improvement)
             print(f"{metric} minus {short_title(prefix)}: {value} (95 % CI {interval})")
+    notes = left_out_lines(result.protocol)
+    for line in [*notes, ONE_PATIENT] if result.num_patients == 1 else notes:
+        print(line)
 
 
 def short_title(prefix: str) -> str:

@@ -9,13 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 from medclip_jax import __version__
 from medclip_jax.errors import UserError
-from medclip_jax.evaluate.request import CHOICES, Request
+from medclip_jax.evaluate.options import check_options, flag
+from medclip_jax.evaluate.request import Request
+from medclip_jax.writable import check_folder
 
 if TYPE_CHECKING:
+    from medclip_jax.evaluate.encode import Studies
     from medclip_jax.evaluate.result import EvaluationResult
 
 _LABEL_OPTIONS = ("labels", "fractions", "num_seeds")
 _TRAINING_OPTIONS = ("max_epochs", "learning_rate", "schedule")
+# What every task takes besides.
+COMMON_OPTIONS = ("tag", "seed", "num_resamples", "batch_size")
 # Task to the module of this package whose `evaluate` runs it, and the options it takes.
 TASKS = {
     "retrieval": ("retrieval", ("queries", "candidates", "image_root", "score")),
@@ -44,24 +49,38 @@ def run_task(
     """Evaluates a run's workdir or an export, prints the figures and writes them.
 
     They go to `output`, or to `checkpoint/evaluations`. The options are the fields of `Request`,
-    which says more; one that the task has no use for is refused, and None is the default.
+    which says more; one that the task has no use for is refused, and None is the default. Figures
+    of the same protocol are replaced, and a line says so; those of another are never touched.
 
     Returns:
         The result and the path of its JSON.
 
     Raises:
-        UserError: the task, an option, the checkpoint, the set or the split is not there.
+        UserError: the task, an option, the checkpoint, the set or the split is not there, the
+            output cannot be written, or the tag is that of another protocol's figures.
     """
-    output = Path(output or Path(checkpoint) / "evaluations")
-    request = make_request(task, dataset, split, data_dir, output, options)
+    folder = Path(output or Path(checkpoint) / "evaluations")
+    request = make_request(task, dataset, split, data_dir, folder, options)
     # Imported here so that naming the tasks, as --help does, is quick.
     from medclip_jax.data.datasets import default_data_dir, open_split
+    from medclip_jax.evaluate.dataset_hash import hash_studies
+    from medclip_jax.evaluate.encode import with_batch_size
+    from medclip_jax.evaluate.replacing import describe_replaced, require_same_protocol
     from medclip_jax.evaluate.table import print_result
     from medclip_jax.inference import load
 
+    require_same_protocol(request)
+    if output or Path(checkpoint).is_dir():
+        check_folder(folder, "--output")
     module = importlib.import_module(f"medclip_jax.evaluate.{TASKS[task][0]}")
-    encoder = load(checkpoint)
-    result = module.evaluate(encoder, lambda name: open_split(dataset, name, data_dir), request)
+    encoder = with_batch_size(load(checkpoint), request)
+    opened: dict[str, Studies] = {}
+
+    def open_studies(name: str) -> "Studies":
+        opened[name] = open_split(dataset, name, data_dir)
+        return opened[name]
+
+    result = module.evaluate(encoder, open_studies, request)
     protocol = {
         "task": task,
         "checkpoint": Path(checkpoint).absolute(),
@@ -69,12 +88,20 @@ def run_task(
         "max_text_tokens": encoder.config.text_encoder.max_length,
         "medclip_jax": __version__,
         **dataclasses.asdict(request),
+        "differences": request.differences,
         "data_dir": os.path.abspath(default_data_dir(data_dir)),
     }
-    result = dataclasses.replace(result, protocol=protocol | result.protocol)
-    path = result.write(output, request.kind, dataset, split)
+    result = dataclasses.replace(
+        result,
+        protocol=protocol | result.protocol,
+        weights_hash=getattr(encoder, "weights_hash", None),
+        dataset_hash=hash_studies(opened[split]),
+    )
+    # Before anything is written, so that a full disk does not cost the figures.
     print_result(result, f"{task} on {dataset}, {split} split")
-    print(f"written to {path}")
+    replaced = describe_replaced(request, result)
+    path = result.write_or_rescue(request)
+    print(f"written to {path}" + (f"; {replaced}" if replaced else ""))
     return result, path
 
 
@@ -86,23 +113,26 @@ def make_request(
     output: Path,
     options: Mapping[str, Any],
 ) -> Request:
-    """The request of a task; raises a UserError for an unknown task or an option it has not."""
+    """The request of a task, tagged unless its protocol is the default.
+
+    Raises:
+        UserError: the task is unknown, it does not take an option, or has no use for its value.
+    """
     if task not in TASKS:
         raise UserError(f"no task {task!r}; there are {', '.join(TASKS)}")
-    given = {name: value for name, value in options.items() if value not in (None, ())}
+    given = {name: value for name, value in options.items() if value is not None}
+    known = (*TASKS[task][1], *COMMON_OPTIONS)
     for name in given:
-        if name not in TASKS[task][1]:
-            flags = ", ".join(map(_flag, TASKS[task][1]))
-            raise UserError(f"{task} has no option {_flag(name)}; it has {flags}")
-    for name, allowed in CHOICES.items():
-        chosen = given.get(name, ())
-        for value in (chosen,) if isinstance(chosen, str) else chosen:
-            if value not in allowed:
-                raise UserError(f"{_flag(name)} is {value!r}; give one of {', '.join(allowed)}")
-    return Request(
-        dataset=dataset, split=split, data_dir=data_dir, output=output, task=task, **given
+        if name not in known:
+            raise UserError(
+                f"{task} has no option {flag(name)}; it has {', '.join(map(flag, known))}"
+            )
+    request = Request(
+        dataset=dataset,
+        split=split,
+        data_dir=data_dir,
+        output=output,
+        task=task,
+        **check_options(given),
     )
-
-
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
+    return request.tagged()

@@ -6,10 +6,12 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
 from medclip_jax.errors import UserError
+from medclip_jax.finite import require_finite
 
 
 def call(model: nn.Module, variables: Any, method: str, *arrays: Any) -> Any:
@@ -24,19 +26,22 @@ def in_batches(
     batch_size: int,
     unit: str,
     progress: bool = False,
-) -> Any:
+    *,
+    names: Sequence[Any] = (),
+) -> dict[str, np.ndarray]:
     """What `run` makes of all items, joined along the first axis.
 
     Args:
-        run: maps arrays of `batch_size` rows to a tree of such arrays.
+        run: maps arrays of `batch_size` rows to such arrays by name.
         load_part: makes the arrays of a part of the items.
         items: any number above none; the last batch is filled up, then cut.
         batch_size: rows of a batch.
         unit: what the items are.
         progress: whether to show a bar.
+        names: what an error calls the items, if not as they are.
 
     Raises:
-        UserError: there are no items.
+        UserError: there are no items, or what is made of one is not finite.
     """
     results = []
     with tqdm(total=len(items), unit=unit, disable=not progress or None) as bar:
@@ -50,4 +55,8 @@ def in_batches(
     if not results:
         raise UserError(f"there are no {unit} to read")
     fetched = jax.device_get(results)
-    return jax.tree.map(lambda *parts: np.concatenate(parts), *fetched)
+    joined = {name: np.concatenate([part[name] for part in fetched]) for name in fetched[0]}
+    for name, array in joined.items():
+        if jnp.issubdtype(array.dtype, jnp.inexact):
+            require_finite(array, f"values of {name}", names or items)
+    return joined

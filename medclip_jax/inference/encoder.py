@@ -24,6 +24,7 @@ from medclip_jax.data.tokenizer import Tokenizer
 from medclip_jax.errors import UserError
 from medclip_jax.inference import masked, pairs, reports
 from medclip_jax.inference.batches import call, in_batches
+from medclip_jax.inference.weights import hash_weights
 from medclip_jax.models.factory import build_model
 from medclip_jax.models.image_text_model import ImageTextModel
 from medclip_jax.train.masks import BatchMasks
@@ -53,6 +54,7 @@ class Encoder:
         variables: Flax variables ("params", "batch_stats").
         step: the training step they are from; 0 for random ones.
         initial_file: the published weights that training started from, if it was given some.
+        batch_size: rows of a batch where a method is not given another.
     """
 
     config: ConfigDict
@@ -60,25 +62,35 @@ class Encoder:
     variables: Mapping[str, Any]
     step: int = 0
     initial_file: Path | None = None
+    batch_size: int = 64
 
     def embed_images(
-        self, images: Sequence[ImageSource], *, batch_size: int = 64, progress: bool = False
+        self,
+        images: Sequence[ImageSource],
+        *,
+        batch_size: int | None = None,
+        progress: bool = False,
     ) -> Embeddings:
         """Unit-length embeddings `[N, D]` of paths, encoded bytes, uint8 arrays or PIL images.
 
         Raises:
-            UserError: an image cannot be read.
+            UserError: an image cannot be read, or the model makes of it what is not finite; so
+                does every method below.
         """
         return self._encode_images("image_embeddings", images, batch_size, progress)
 
     def image_features(
-        self, images: Sequence[ImageSource], *, batch_size: int = 64, progress: bool = False
+        self,
+        images: Sequence[ImageSource],
+        *,
+        batch_size: int | None = None,
+        progress: bool = False,
     ) -> Embeddings:
         """The image encoder's pooled output `[N, F]` before the projection, for linear probes."""
         return self._encode_images("image_features", images, batch_size, progress)
 
     def embed_texts(
-        self, texts: Sequence[str], *, batch_size: int = 64, progress: bool = False
+        self, texts: Sequence[str], *, batch_size: int | None = None, progress: bool = False
     ) -> Embeddings:
         """Unit-length embeddings `[N, D]`; a text beyond `text_encoder.max_length` is cut."""
         if isinstance(texts, str):
@@ -87,10 +99,12 @@ class Encoder:
         if self.model.text_projection is None:
             raise UserError(NO_EMBEDDINGS)
 
-        def run(token_ids: np.ndarray, token_mask: np.ndarray) -> jax.Array:
-            return self.apply("encode_text", token_ids, token_mask)["text_embeddings"]
+        def run(token_ids: np.ndarray, token_mask: np.ndarray) -> dict[str, jax.Array]:
+            outputs = self.apply("encode_text", token_ids, token_mask)
+            return {"text_embeddings": outputs["text_embeddings"]}
 
-        return in_batches(run, self.tokenize, texts, batch_size, "texts", progress)
+        rows = batch_size or self.batch_size
+        return in_batches(run, self.tokenize, texts, rows, "texts", progress)["text_embeddings"]
 
     def zero_shot(
         self, images: Sequence[ImageSource], prompts: zero_shot.Prompts
@@ -101,11 +115,9 @@ class Encoder:
         over the two cosine similarities divided by the temperature.
 
         Raises:
-            UserError: an image cannot be read, or a label lacks prompts.
+            UserError: an image cannot be read, there are no prompts, or a label lacks some.
         """
-        for name, pair in prompts.items():
-            if isinstance(pair, str) or len(pair) != 2 or not all(pair):
-                raise UserError(f"the prompts of {name!r} must be (positive texts, negative texts)")
+        zero_shot.check_prompts(prompts)
         label_embeddings = zero_shot.prompt_embeddings(self.embed_texts, prompts)
         image_embeddings = self.embed_images(images)
         scores = zero_shot.probabilities(image_embeddings, label_embeddings, self.temperature)
@@ -204,10 +216,21 @@ class Encoder:
 
     @functools.cached_property
     def temperature(self) -> float:
-        """What the cosine similarities are divided by."""
+        """What the cosine similarities are divided by.
+
+        Raises:
+            UserError: it has become 0 or infinite.
+        """
         params = self.variables["params"]
-        known = "log_temperature" in params
-        return float(np.exp(params["log_temperature"])) if known else self.config.temperature.init
+        if "log_temperature" not in params:
+            return self.config.temperature.init
+        with np.errstate(over="ignore"):
+            value = float(np.exp(params["log_temperature"]))
+        if not 0 < value < np.inf:
+            raise UserError(
+                f"the temperature has become {value:g}; use the weights of another step"
+            )
+        return value
 
     def randomly_initialized(self, seed: int = 0) -> "Encoder":
         """The same architecture and tokenizer with random weights: the baseline of every figure."""
@@ -236,6 +259,11 @@ class Encoder:
     def apply(self, method: str, *arrays: Any) -> Any:
         """Runs a method of the model, compiled."""
         return _compiled(self.model, self.device_variables, method, *arrays)
+
+    @functools.cached_property
+    def weights_hash(self) -> str:
+        """What tells these weights from all others; see `weights.hash_weights`."""
+        return hash_weights(self.variables)
 
     @functools.cached_property
     def device_variables(self) -> Any:
@@ -271,18 +299,19 @@ class Encoder:
         return masks(batch, jax.random.key(0))
 
     def _encode_images(
-        self, output: str, images: Sequence[ImageSource], batch_size: int, progress: bool
+        self, output: str, images: Sequence[ImageSource], batch_size: int | None, progress: bool
     ) -> Embeddings:
-        def run(pixels: np.ndarray) -> jax.Array:
+        def run(pixels: np.ndarray) -> dict[str, jax.Array]:
             outputs = self.encode_images(pixels)
             if output not in outputs:
                 raise UserError(NO_EMBEDDINGS)
-            return outputs[output]
+            return {output: outputs[output]}
 
         def load(part: Sequence[ImageSource]) -> tuple[np.ndarray]:
             return (self.read_images(part),)
 
-        return in_batches(run, load, images, batch_size, "images", progress)
+        rows = batch_size or self.batch_size
+        return in_batches(run, load, images, rows, "images", progress)[output]
 
 
 _compiled = jax.jit(call, static_argnums=(0, 2))

@@ -9,6 +9,7 @@ from medclip_jax.convert.initialize import INITIAL_ENCODERS
 from medclip_jax.data.tokenizer import load_tokenizer
 from medclip_jax.errors import UserError
 from medclip_jax.inference.encoder import Encoder
+from medclip_jax.inference.weights import require_finite_weights
 from medclip_jax.train.checkpoint import Checkpointer
 
 
@@ -18,9 +19,15 @@ def load(directory: str | Path) -> Encoder:
     Of a run it is the checkpoint of the lowest validation loss, else the last.
 
     Raises:
-        UserError: the directory is neither, or holds no checkpoint.
+        UserError: the directory is neither, or holds no checkpoint, or a weight is not finite.
     """
     directory = Path(directory)
+    encoder = _read(directory)
+    require_finite_weights(encoder.variables, directory, encoder.step)
+    return encoder
+
+
+def _read(directory: Path) -> Encoder:
     if safetensors_format.is_export(directory):
         return safetensors_format.read(directory)
     config = read_config(directory / "config.json")

@@ -18,8 +18,6 @@ from medclip_jax.models.patches import patchify, unpatchify
 if TYPE_CHECKING:
     from medclip_jax.inference.encoder import Encoder
 
-_ROWS = 32  # of a batch
-
 
 def patch_grid(encoder: "Encoder") -> tuple[int, int]:
     """See `Encoder.patch_grid`."""
@@ -31,10 +29,13 @@ def patch_grid(encoder: "Encoder") -> tuple[int, int]:
 def view(encoder: "Encoder", images: Sequence[Any]) -> Float[np.ndarray, "images size size"]:
     """See `Encoder.view`."""
 
-    def run(pixels: np.ndarray) -> jax.Array:
-        return _grey(encoder, encoder.prepare(pixels))
+    def run(pixels: np.ndarray) -> dict[str, jax.Array]:
+        return {"views": encoder.prepare(pixels)}
 
-    return in_batches(run, lambda part: (encoder.read_images(part),), images, _ROWS, "images")
+    def load(part: Sequence[Any]) -> tuple[np.ndarray]:
+        return (encoder.read_images(part),)
+
+    return _grey(encoder, in_batches(run, load, images, encoder.batch_size, "images")["views"])
 
 
 def regenerate(
@@ -55,14 +56,14 @@ def regenerate(
     # The share of masked patches is free here, and need not be that of the training.
     model = encoder.model.clone(num_visible=None)
 
-    def run(pixels: np.ndarray, masks: np.ndarray, *text: np.ndarray) -> jax.Array:
+    def run(pixels: np.ndarray, masks: np.ndarray, *text: np.ndarray) -> dict[str, jax.Array]:
         names = ("token_ids", "token_mask", "has_text")
         batch = dict(zip(names, text, strict=True)) | {
             "image": encoder.prepare(pixels),
             "patch_is_masked": masks,
             "text_in_view": np.ones(len(masks), bool),
         }
-        return _grey(encoder, _fill_patches(model, encoder.device_variables, batch))
+        return {"regenerated_pixels": _fill_patches(model, encoder.device_variables, batch)}
 
     def load(part: Sequence[int]) -> tuple[np.ndarray, ...]:
         words = [texts[index] if texts else "" for index in part]
@@ -70,7 +71,9 @@ def regenerate(
         pixels = encoder.read_images([images[index] for index in part])
         return pixels, patch_masks[list(part)], *encoder.tokenize(words), has_text
 
-    return in_batches(run, load, range(len(images)), _ROWS, "images")
+    places = range(len(images))
+    made = in_batches(run, load, places, encoder.batch_size, "images", names=images)
+    return _grey(encoder, made["regenerated_pixels"])
 
 
 def fill_masks(
@@ -89,7 +92,9 @@ def fill_masks(
     size, mask_id = encoder.config.data.image_size, encoder.tokenizer.mask_id
     in_view = images is not None
 
-    def run(pixels: np.ndarray, ids: np.ndarray, mask: np.ndarray, masked: np.ndarray) -> jax.Array:
+    def run(
+        pixels: np.ndarray, ids: np.ndarray, mask: np.ndarray, masked: np.ndarray
+    ) -> dict[str, jax.Array]:
         everywhere = np.full(len(ids), in_view)
         batch = {
             "masked_token_ids": np.where(masked, mask_id, ids),
@@ -98,8 +103,12 @@ def fill_masks(
             "has_image": everywhere,
         }
         image = encoder.prepare(pixels)
-        filled = _fill_tokens(encoder.model, encoder.device_variables, image, batch)
-        return jnp.where(masked, filled, ids)
+        filled, logits = _fill_tokens(encoder.model, encoder.device_variables, image, batch)
+        # The logits are there to be checked: the likeliest of NaN is a token like any other.
+        return {
+            "token_ids": jnp.where(masked, filled, ids),
+            "token_logits": jnp.where(masked, logits, 0.0),
+        }
 
     def load(part: Sequence[int]) -> tuple[np.ndarray, ...]:
         rows = list(part)
@@ -108,7 +117,8 @@ def fill_masks(
             pixels = encoder.read_images([images[index] for index in rows])
         return pixels, token_ids[rows], token_mask[rows], is_masked[rows]
 
-    return in_batches(run, load, range(len(token_ids)), _ROWS, "texts")
+    places = range(len(token_ids))
+    return in_batches(run, load, places, encoder.batch_size, "texts")["token_ids"]
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -128,15 +138,19 @@ def _fill_patches(model: ImageTextModel, variables: Any, batch: dict[str, Any]) 
 @functools.partial(jax.jit, static_argnums=0)
 def _fill_tokens(
     model: ImageTextModel, variables: Any, image: jax.Array, batch: dict[str, Any]
-) -> jax.Array:
+) -> tuple[jax.Array, jax.Array]:
+    """The likeliest token at each place, and its logit."""
     grid = call(model, variables, "encode_image", image)["image_grid"]
-    return jnp.argmax(call(model, variables, "fill_tokens", batch, grid), axis=-1)
+    logits = call(model, variables, "fill_tokens", batch, grid)
+    return jnp.argmax(logits, axis=-1), jnp.max(logits, axis=-1)
 
 
-def _grey(encoder: "Encoder", image: jax.Array) -> jax.Array:
-    """Undoes the normalisation: [N, S, S, 1] to grey from 0 to 1."""
+def _grey(
+    encoder: "Encoder", image: Float[np.ndarray, "images size size 1"]
+) -> Float[np.ndarray, "images size size"]:
+    """Undoes the normalisation: grey from 0 to 1."""
     augmentation = encoder.config.augmentation
-    return jnp.clip(image[..., 0] * augmentation.std + augmentation.mean, 0.0, 1.0)
+    return np.clip(image[..., 0] * augmentation.std + augmentation.mean, 0.0, 1.0)
 
 
 def _patch_size(encoder: "Encoder") -> int:

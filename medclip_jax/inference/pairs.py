@@ -11,14 +11,14 @@ from jaxtyping import Float
 from tqdm import tqdm
 
 from medclip_jax.errors import UserError
+from medclip_jax.finite import require_finite
 from medclip_jax.inference.batches import call, in_batches
 from medclip_jax.models.image_text_model import ImageTextModel
 
 if TYPE_CHECKING:
     from medclip_jax.inference.encoder import Encoder
 
-# Pairs that are scored at once: these images with these texts.
-_IMAGES, _TEXTS = 8, 64
+_IMAGES = 8  # at most, that are scored at once, with a batch of texts
 
 Side = dict[str, Any]
 
@@ -38,9 +38,11 @@ def match(
         outputs = encoder.apply("encode_text", token_ids, token_mask)
         return {text_key: outputs[text_key], "token_mask": token_mask}
 
-    text_side = in_batches(encode, encoder.tokenize, texts, 64, "texts")
+    text_side = in_batches(encode, encoder.tokenize, texts, encoder.batch_size, "texts")
     image_side = _image_side(encoder, images, image_key)
-    return _score_all(encoder, _match, image_side, text_side, progress)
+    scores = _score_all(encoder, _match, image_side, text_side, progress)
+    require_finite(scores, "matching logits of images", images)
+    return scores
 
 
 def caption_scores(
@@ -54,14 +56,19 @@ def caption_scores(
     token_ids, token_mask = encoder.tokenize(texts)
     image_side = _image_side(encoder, images, "image_grid")
     text_side = {"token_ids": token_ids, "token_mask": token_mask}
-    return _score_all(encoder, _caption_likelihood, image_side, text_side, progress)
+    scores = _score_all(encoder, _caption_likelihood, image_side, text_side, progress)
+    require_finite(scores, "log-likelihoods of texts, given images,", images)
+    return scores
 
 
 def _image_side(encoder: "Encoder", images: Sequence[Any], key: str) -> Side:
     def encode(pixels: np.ndarray) -> Side:
         return {key: encoder.encode_images(pixels)[key]}
 
-    return in_batches(encode, lambda part: (encoder.read_images(part),), images, 64, "images")
+    def load(part: Sequence[Any]) -> tuple[np.ndarray]:
+        return (encoder.read_images(part),)
+
+    return in_batches(encode, load, images, encoder.batch_size, "images")
 
 
 def _score_all(
@@ -72,16 +79,17 @@ def _score_all(
     progress: bool,
 ) -> Float[np.ndarray, "images texts"]:
     """Scores blocks of images with blocks of texts; the last ones are filled up, then cut."""
-    num_images, num_texts = (len(next(iter(side.values()))) for side in (image_side, text_side))
+    num_images, num_texts = _num_rows(image_side), _num_rows(text_side)
     scores = np.zeros((num_images, num_texts), np.float32)
+    texts_at_once = encoder.batch_size
+    images_at_once = min(_IMAGES, texts_at_once)
     with tqdm(total=scores.size, unit="pairs", disable=not progress or None) as bar:
-        for image in range(0, num_images, _IMAGES):
-            images = _block(image_side, image, _IMAGES)
-            for text in range(0, num_texts, _TEXTS):
-                block = score(
-                    encoder.model, encoder.device_variables, images, _block(text_side, text, _TEXTS)
-                )
-                target = scores[image : image + _IMAGES, text : text + _TEXTS]
+        for image in range(0, num_images, images_at_once):
+            images = _block(image_side, image, images_at_once)
+            for text in range(0, num_texts, texts_at_once):
+                texts = _block(text_side, text, texts_at_once)
+                block = score(encoder.model, encoder.device_variables, images, texts)
+                target = scores[image : image + images_at_once, text : text + texts_at_once]
                 target[...] = block[: target.shape[0], : target.shape[1]]
                 bar.update(target.size)
     return scores
@@ -97,15 +105,20 @@ def _block(side: Side, start: int, size: int) -> Side:
 
 def _cross(images: Side, texts: Side) -> tuple[Side, Side]:
     """Every image beside every text: rows of pairs, the texts of the first image first."""
-    images = {key: jnp.repeat(array, _TEXTS, axis=0) for key, array in images.items()}
-    texts = {key: jnp.concatenate([array] * _IMAGES) for key, array in texts.items()}
+    num_images, num_texts = _num_rows(images), _num_rows(texts)
+    images = {key: jnp.repeat(array, num_texts, axis=0) for key, array in images.items()}
+    texts = {key: jnp.concatenate([array] * num_images) for key, array in texts.items()}
     return images, texts
+
+
+def _num_rows(side: Side) -> int:
+    return len(next(iter(side.values())))
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _match(model: ImageTextModel, variables: Any, images: Side, texts: Side) -> jax.Array:
     logits = call(model, variables, "match", *_cross(images, texts))
-    return logits.reshape(_IMAGES, _TEXTS)
+    return logits.reshape(_num_rows(images), _num_rows(texts))
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -115,4 +128,4 @@ def _caption_likelihood(
     image, text = _cross(images, texts)
     arrays = image["image_grid"], text["token_ids"], text["token_mask"]
     scores = call(model, variables, "caption_log_likelihood", *arrays)
-    return scores.reshape(_IMAGES, _TEXTS)
+    return scores.reshape(_num_rows(images), _num_rows(texts))

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from medclip_jax.errors import UserError
@@ -14,8 +15,6 @@ from medclip_jax.models.image_text_model import ImageTextModel
 
 if TYPE_CHECKING:
     from medclip_jax.inference.encoder import Encoder
-
-_ROWS = 64  # of a batch
 
 
 class Settings(NamedTuple):
@@ -47,16 +46,17 @@ def generate_reports(
     tokens = _frame(encoder)
 
     def load(part: Sequence[int]) -> tuple[np.ndarray, ...]:
-        batches = np.full(len(part), part[0] // _ROWS)
+        batches = np.full(len(part), part[0] // encoder.batch_size)
         return encoder.read_images([images[index] for index in part]), batches
 
-    def run(pixels: np.ndarray, batches: np.ndarray) -> jax.Array:
+    def run(pixels: np.ndarray, batches: np.ndarray) -> dict[str, jax.Array]:
         key = jax.random.fold_in(jax.random.key(seed), int(batches[0]))
         image = encoder.prepare(pixels)
         return _write(encoder.model, settings, tokens, encoder.device_variables, image, key)
 
-    written = in_batches(run, load, range(len(images)), _ROWS, "images", progress)
-    return [encoder.tokenizer.decode(row.tolist()) for row in written]
+    places = range(len(images))
+    written = in_batches(run, load, places, encoder.batch_size, "images", progress, names=images)
+    return [encoder.tokenizer.decode(row.tolist()) for row in written["token_ids"]]
 
 
 def _frame(encoder: "Encoder") -> _Tokens:
@@ -75,9 +75,10 @@ def _write(
     variables: Any,
     image: jax.Array,
     key: jax.Array,
-) -> jax.Array:
+) -> dict[str, jax.Array]:
+    """The texts, and their log-likelihoods to be checked: NaN writes words like any other."""
     grid = call(model, variables, "encode_image", image)["image_grid"]
-    return generate(
+    token_ids = generate(
         functools.partial(call, model, variables, "start_caption"),
         functools.partial(call, model, variables, "extend_caption"),
         grid,
@@ -85,3 +86,7 @@ def _write(
         **settings._asdict(),
         **tokens._asdict(),
     )
+    # Of all places, padding too: NaN may well choose padding from the first place on.
+    everywhere = jnp.ones(token_ids.shape, bool)
+    likelihood = call(model, variables, "caption_log_likelihood", grid, token_ids, everywhere)
+    return {"token_ids": token_ids, "report_log_likelihoods": likelihood}

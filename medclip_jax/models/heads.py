@@ -44,11 +44,14 @@ def normalize(
 ) -> Float[Array, "*batch channels"]:
     """Float32 vectors of unit length; those shorter than `epsilon` are divided by `epsilon`.
 
-    Unlike a division by the norm, this has a finite gradient at zero.
+    Unlike a division by the norm, this has a finite gradient at zero. Where the squared length
+    overflows the result is NaN: a division by infinity would give zeros, which nothing tells from
+    an embedding.
     """
     vectors = vectors.astype(jnp.float32)
     squared_length = jnp.sum(vectors**2, axis=-1, keepdims=True)
-    return vectors / jnp.sqrt(jnp.maximum(squared_length, epsilon**2))
+    length = jnp.sqrt(jnp.maximum(squared_length, epsilon**2))
+    return vectors / jnp.where(jnp.isinf(length), jnp.nan, length)
 
 
 class MatchingHead(nn.Module):

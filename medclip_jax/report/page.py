@@ -10,9 +10,12 @@ import jinja2
 
 from medclip_jax import __version__
 from medclip_jax.errors import UserError
+from medclip_jax.evaluate.table import ONE_PATIENT, protocol_words
 from medclip_jax.report import pictures, tables
 from medclip_jax.report.charts import roc_chart, training_chart
 from medclip_jax.report.run_files import Evaluation, RunFiles, read_run
+from medclip_jax.report.weights import Weights, choose, describe_weights, saved_weights
+from medclip_jax.writable import check_folder
 
 _TITLES = {
     "zero-shot": "Zero-shot classification",
@@ -30,10 +33,12 @@ def write_report(workdir: Path) -> Path:
     """Writes `workdir/report.html`; parts that the run does not have yet are left out.
 
     Raises:
-        UserError: the workdir is not that of a run that has trained, or a file is damaged.
+        UserError: the workdir is not that of a run that has trained, a file is damaged, or the page
+            cannot be written.
     """
     workdir = Path(workdir)
     run = read_run(workdir)
+    check_folder(workdir, "--workdir")
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("medclip_jax.report", "."),
         autoescape=True,
@@ -41,16 +46,33 @@ def write_report(workdir: Path) -> Path:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    page = environment.get_template("page.html.jinja").render(_context(run))
+    weights = saved_weights(workdir) if run.evaluations else None
+    page = environment.get_template("page.html.jinja").render(_context(run, weights))
     path = workdir / "report.html"
     temporary = workdir / f".report.{os.getpid()}.html"
-    temporary.write_text(page, encoding="utf-8")
-    os.replace(temporary, path)
+    try:
+        temporary.write_text(page, encoding="utf-8")
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error.strerror}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
     return path
 
 
-def _context(run: RunFiles) -> dict[str, Any]:
-    return {
+def _context(run: RunFiles, weights: Weights | None) -> dict[str, Any]:
+    chosen = choose(run.evaluations, weights)
+    run = dataclasses.replace(run, evaluations=chosen.shown)
+    parts = {
+        "retrievals": [_retrieval(evaluation) for evaluation in run.of_task("retrieval")],
+        "classifications": [
+            _classification(evaluation) for task in _TITLES for evaluation in run.of_task(task)
+        ],
+        "others": [
+            _other(evaluation) for task in _OTHER_TITLES for evaluation in run.of_task(task)
+        ],
+    }
+    return parts | {
         "name": run.name,
         "version": __version__,
         "last_step": int(run.lines[-1]["step"]),
@@ -59,13 +81,10 @@ def _context(run: RunFiles) -> dict[str, Any]:
         "config_json": json.dumps(run.config, indent=2),
         "training_chart": training_chart(run),
         "final": _final_losses(run),
-        "retrievals": [_retrieval(evaluation) for evaluation in run.of_task("retrieval")],
-        "classifications": [
-            _classification(evaluation) for task in _TITLES for evaluation in run.of_task(task)
-        ],
-        "others": [
-            _other(evaluation) for task in _OTHER_TITLES for evaluation in run.of_task(task)
-        ],
+        "weights": {
+            evaluation.name: describe_weights(evaluation, weights) for evaluation in run.evaluations
+        },
+        "left_out": chosen.note,
     }
 
 
@@ -109,7 +128,10 @@ def _other(evaluation: Evaluation) -> dict[str, Any]:
 def _common(evaluation: Evaluation) -> dict[str, Any]:
     facts = dataclasses.asdict(dataclasses.replace(evaluation, arrays={}))
     return {
+        "name": evaluation.name,
         "task": evaluation.task,
+        "protocol_words": protocol_words(evaluation.protocol),
+        "note_of_patients": ONE_PATIENT if evaluation.num_patients == 1 else "",
         "baselines": tables.baseline_titles(evaluation),
         "dataset": evaluation.dataset,
         "split": evaluation.split,

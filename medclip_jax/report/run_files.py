@@ -17,6 +17,7 @@ class Evaluation:
 
     Attributes:
         folder: where its figures and pictures lie, if it drew any.
+        weights_hash: of the weights it measured; None if the file is from before it was kept.
     """
 
     task: str
@@ -29,6 +30,17 @@ class Evaluation:
     protocol: dict[str, Any]
     arrays: dict[str, np.ndarray]
     folder: Path = Path()
+    weights_hash: str | None = None
+
+    @property
+    def name(self) -> str:
+        """What its file is called, without the ending."""
+        return self.folder.name
+
+    @property
+    def step(self) -> int | None:
+        """The training step of the weights, if the file tells it."""
+        return self.protocol.get("step")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,19 +85,21 @@ def read_run(workdir: Path) -> RunFiles:
 
 
 def read_evaluations(workdir: Path) -> list[Evaluation]:
-    """The evaluations of a workdir, by the names of their files.
+    """The evaluations of a workdir, by the names of their files: first the default protocol's.
 
     Raises:
         UserError: a file is damaged.
     """
-    return [_read_evaluation(path) for path in sorted((workdir / "evaluations").glob("*.json"))]
+    paths = (workdir / "evaluations").glob("*.json")
+    return [_read_evaluation(path) for path in sorted(paths, key=lambda path: path.stem)]
 
 
 def _read_evaluation(path: Path) -> Evaluation:
     content = _read_json(path.read_text(), path)
     arrays = {}
-    if path.with_suffix(".npz").is_file():
-        with np.load(path.with_suffix(".npz")) as stored:
+    stored_at = path.with_name(f"{path.stem}.npz")
+    if stored_at.is_file():
+        with np.load(stored_at) as stored:
             arrays = dict(stored)
     try:
         protocol = content["protocol"]
@@ -102,7 +116,8 @@ def _read_evaluation(path: Path) -> Evaluation:
             num_patients=content["num_patients"],
             protocol=protocol,
             arrays=arrays,
-            folder=path.with_suffix(""),
+            folder=path.with_name(path.stem),
+            weights_hash=content.get("weights_hash"),
         )
     except KeyError as error:
         raise UserError(f"{path} has no {error}: evaluate again, or remove it") from None

@@ -10,6 +10,7 @@ from medclip_jax.evaluate.table import (
     baselines_in,
     format_interval,
     format_value,
+    protocol_words,
     short_title,
     shown_metrics,
 )
@@ -133,6 +134,8 @@ def _headline(evaluation: Evaluation, metric: str, title: str) -> Headline:
     chance = evaluation.metrics.get(CHANCE + metric)
     beside = f"random init {random.value}, chance {format_value(chance)}"
     where = f"{evaluation.dataset}, {evaluation.split} split"
+    if words := protocol_words(evaluation.protocol):
+        where += f" ({words})"
     return Headline(title, value.value, value.interval, beside, where)
 
 

@@ -17,6 +17,8 @@ from medclip_jax.convert.variables_file import read_variables, write_variables
 from medclip_jax.data.datasets import open_split
 from medclip_jax.errors import UserError
 from medclip_jax.evaluate.tasks import run_task
+from medclip_jax.report.page import write_report
+from medclip_jax.report.weights import saved_weights
 from medclip_jax.train.loop import pretrain
 
 torch = pytest.importorskip("torch")
@@ -90,10 +92,71 @@ def test_an_export_can_be_evaluated(workdir: Path, toy_data: Path, tmp_path: Pat
     )
     name = "linear-probe-manifest_toy-test.json"
     ours, theirs = (
-        json.loads((folder / "evaluations" / name).read_text())["metrics"]
+        json.loads((folder / "evaluations" / name).read_text())
         for folder in (workdir, tmp_path / "out")
     )
-    assert ours == theirs
+    assert ours["metrics"] == theirs["metrics"]
+    for kind in ("weights_hash", "dataset_hash"):
+        assert len(ours[kind]) == 64 and ours[kind] == theirs[kind]
+
+
+def test_the_card_has_no_figures_of_other_weights(workdir: Path, tmp_path: Path) -> None:
+    """Weights of the same step as those evaluated, but not the same, as after a step was lost."""
+    changed = tmp_path / "changed"
+    export(workdir, "safetensors", changed)
+    variables, texts = read_variables(changed / "model.safetensors")
+    variables["params"]["image_projection"]["output"]["bias"][0] += 1e-3
+    write_variables(changed / "model.safetensors", variables, texts)
+    shutil.copytree(workdir / "evaluations", changed / "evaluations")
+    export(changed, "safetensors", tmp_path / "out")
+    card = (tmp_path / "out/README.md").read_text()
+    assert "at step 3" in card and "macro_auroc" not in card
+    assert "other weights, left out: 1, namely linear-probe-manifest_toy-test (step 3)." in card
+    assert "No figures of these weights" in card
+
+    file = changed / "evaluations/linear-probe-manifest_toy-test.json"
+    content = json.loads(file.read_text())
+    del content["weights_hash"], content["dataset_hash"]  # as an earlier version wrote it
+    file.write_text(json.dumps(content))
+    export(changed, "safetensors", tmp_path / "again")
+    card = (tmp_path / "again/README.md").read_text()
+    assert "| macro_auroc |" in card and "recorded without a hash" in card
+
+
+def test_the_page_compares_with_the_weights_of_the_checkpoint(
+    workdir: Path, tmp_path: Path
+) -> None:
+    run = shutil.copytree(workdir, tmp_path / "run")
+    file = run / "evaluations/linear-probe-manifest_toy-test.json"
+    content = json.loads(file.read_text())
+    assert saved_weights(run) == (3, content["weights_hash"])
+    assert "<h2>Linear probe</h2>" in write_report(run).read_text(encoding="utf-8")
+    file.write_text(json.dumps(content | {"weights_hash": "0"}))
+    page = write_report(run).read_text(encoding="utf-8")
+    assert "<h2>Linear probe</h2>" not in page
+    assert "linear-probe-manifest_toy-test (step 3)" in page
+
+
+def test_weights_that_are_not_finite_are_refused(workdir: Path, tmp_path: Path, capsys) -> None:
+    export(workdir, "safetensors", tmp_path / "out")
+    path = tmp_path / "out/model.safetensors"
+    variables, texts = read_variables(path)
+    variables["params"]["image_projection"]["output"]["kernel"][0, 0] = np.nan
+    write_variables(path, variables, texts)
+    capsys.readouterr()
+    data = f"--dataset=manifest/toy --data-dir={tmp_path}".split()
+    for arguments in (
+        ["evaluate", "retrieval", *data],
+        ["embed", f"--texts={tmp_path / 'texts.txt'}", f"--output={tmp_path / 'x.npz'}"],
+        ["export", "--format=timm", f"--output={tmp_path / 'timm'}"],
+    ):
+        (tmp_path / "texts.txt").write_text("a small effusion")
+        with pytest.raises(SystemExit) as caught:
+            cli.main([*arguments, f"--checkpoint={tmp_path / 'out'}"])
+        error = capsys.readouterr().err
+        assert caught.value.code == 2 and error.count("\n") == 1
+        assert "step 3 are not finite (1 arrays, the first params/image_projection" in error
+    assert not (tmp_path / "timm").exists() and not (tmp_path / "x.npz").exists()
 
 
 def test_the_card_tells_data_settings_figures_and_preprocessing(

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from medclip_jax.errors import UserError
 from medclip_jax.evaluate.bootstrap import (
     IMPROVEMENTS,
     RANDOM,
@@ -36,6 +37,18 @@ def test_patients_are_drawn_whole():
     assert 0.90 <= coverage(rows_per_patient=6, by_patient=True) <= 0.98
     # Rows of a patient are alike: drawing rows would claim far too much certainty.
     assert coverage(rows_per_patient=6, by_patient=False) < 0.75
+
+
+def test_one_patient_has_no_interval():
+    """Every resample is that patient: [x, x] would claim certainty."""
+    found = bootstrap_intervals(weighted_mean(np.arange(4.0)), ["p"] * 4, 50)
+    assert np.isnan(found.intervals["mean"]).all() and found.undefined == {}
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf])
+def test_an_infinite_figure_is_refused(value):
+    with pytest.raises(UserError, match="not finite"):
+        bootstrap_intervals(lambda weights: {"x": value}, ["p", "q"], 5)
 
 
 def test_interval_is_the_normal_theory_one():

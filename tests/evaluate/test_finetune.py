@@ -199,9 +199,25 @@ def test_training_stops_early_and_keeps_the_best_epoch(trainer, encoder, toy_tra
 
 
 def test_the_request_names_epochs_rate_and_schedule() -> None:
-    asked = Request("d", max_epochs=5, learning_rate=0.01, schedule="cosine")
+    asked = Request("d", max_epochs=5, learning_rate=0.01, schedule="cosine", batch_size=8)
     settings = FinetuneSettings.from_request(asked)
+    assert settings.batch_size == 8
     assert (settings.max_epochs, settings.learning_rate, settings.schedule) == (5, 0.01, "cosine")
+
+
+def test_a_run_that_diverges_is_one_line(trainer, encoder, toy_train):
+    settings = dataclasses.replace(QUICK, learning_rate=1e30, max_epochs=3)
+    with pytest.raises(UserError, match="diverged in epoch [12]: give a lower --learning-rate"):
+        fit(trainer, encoder, toy_train, [0.5] * 5, settings)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_no_score_is_made_of_logits_that_are_not_finite(value, trainer, encoder, toy_train):
+    state = trainer.initial_state(encoder.variables, 0)
+    head = jax.tree.map(lambda leaf: jnp.full_like(leaf, value), state.params["head"])
+    state = state.replace(params=state.params | {"head": head})
+    with pytest.raises(UserError, match="logits overflow"):
+        trainer.predict(state, toy_train[0], np.arange(3))
 
 
 def test_cosine_falls_to_zero(trainer, encoder, toy_train):

@@ -167,6 +167,11 @@ def test_unknown_label_without_prompts():
         ('{"Edema": {"positive": "a", "negative": ["b"]}}', "two lists"),
         ("[]", "form"),
         ("{", "not valid JSON"),
+        ("{}", "form"),
+        ('{"Edema": {}}', "form"),
+        ('{"Edema": {"positive": ["{}"], "negative": ["no {}"]}}', "has a gap"),
+        ('{"Edema": {"positive": [" "], "negative": ["b"]}}', "none of them empty"),
+        ('{"Edema": {"positive": [null], "negative": ["b"]}}', "two lists"),
     ],
 )
 def test_wrong_prompt_files(tmp_path, content, message):
@@ -174,6 +179,17 @@ def test_wrong_prompt_files(tmp_path, content, message):
     file.write_text(content)
     with pytest.raises(UserError, match=message):
         read_prompts(file, ("Edema",))
+
+
+def test_a_prompt_file_that_is_a_folder_or_of_another_encoding(tmp_path):
+    with pytest.raises(UserError, match="cannot be read: Is a directory"):
+        read_prompts(tmp_path, ("Edema",))
+    file, content = tmp_path / "prompts.json", '{"Edema": {"positive": ["é"], "negative": ["b"]}}'
+    file.write_text(content, encoding="latin-1")
+    with pytest.raises(UserError, match="not valid JSON in UTF-8"):
+        read_prompts(file, ("Edema",))
+    file.write_text(content, encoding="utf-8-sig")  # as Windows writes it
+    assert read_prompts(file, ("Edema",)) == {"Edema": (["é"], ["b"])}
 
 
 def test_missing_prompt_file(tmp_path):

@@ -1,13 +1,19 @@
 """An encoder's parts in use: pairs are scored, reports written, patches and tokens filled in."""
 
+import dataclasses
+
 import cv2
+import jax
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict, unflatten_dict
 from support import tiny
 
 from medclip_jax.data.tokenizer import Tokenizer
 from medclip_jax.errors import UserError
-from medclip_jax.inference import Encoder
+from medclip_jax.finite import NotFiniteError
+from medclip_jax.inference import Encoder, batches, masked, pairs, reports
+from medclip_jax.inference import encoder as inference_encoder
 from medclip_jax.models.patches import patchify
 
 TEXTS = [*tiny.TEXTS, "small right effusion"]
@@ -124,6 +130,116 @@ def test_only_masked_tokens_change(combined: Encoder, images: list[np.ndarray]) 
     alone = combined.fill_masks(ids, mask, masked)
     np.testing.assert_array_equal(alone, combined.fill_masks(ids, mask, masked, None))
     assert alone.shape == filled.shape == ids.shape
+
+
+def with_bad_weights(encoder: Encoder, value: float) -> Encoder:
+    """The encoder with one value in place of all its weights of two dimensions or more."""
+    bad = jax.tree.map(
+        lambda leaf: np.full_like(leaf, value) if leaf.ndim > 1 else leaf, encoder.variables
+    )
+    return dataclasses.replace(encoder, variables=bad)
+
+
+def hidden(images: list[np.ndarray]) -> np.ndarray:
+    """Masks of all patches but the first."""
+    masks = np.ones((len(images), 64), bool)
+    masks[:, 0] = False
+    return masks
+
+
+PROMPTS = {"Effusion": (["effusion"], ["clear"])}
+# All that an encoder makes of images and texts.
+USES = {
+    "embed_images": lambda encoder, images: encoder.embed_images(images),
+    "image_features": lambda encoder, images: encoder.image_features(images),
+    "embed_texts": lambda encoder, images: encoder.embed_texts(TEXTS),
+    "zero_shot": lambda encoder, images: encoder.zero_shot(images, PROMPTS),
+    "match": lambda encoder, images: encoder.match(images, TEXTS),
+    "caption_scores": lambda encoder, images: encoder.caption_scores(images, TEXTS),
+    "greedy": lambda encoder, images: encoder.generate_reports(images),
+    "beam": lambda encoder, images: encoder.generate_reports(images, method="beam"),
+    "nucleus": lambda encoder, images: encoder.generate_reports(images, method="nucleus"),
+    "regenerate": lambda encoder, images: encoder.regenerate(images, hidden(images)),
+    "fill_masks": lambda encoder, images: encoder.fill_masks(
+        *encoder.tokenize(TEXTS), encoder.tokenize(TEXTS)[1]
+    ),
+}
+
+
+@pytest.mark.parametrize("name", USES)
+def test_nothing_is_made_of_values_that_are_not_finite(
+    name: str, combined: Encoder, images: list[np.ndarray]
+) -> None:
+    for value in (np.nan, 1e38):  # finite weights overflow: products of these are infinite
+        with pytest.raises(NotFiniteError, match=r"not finite for (\d+) of \1, the first"):
+            USES[name](with_bad_weights(combined, value), images)
+
+
+def test_the_first_input_that_overflows_is_named(combined: Encoder) -> None:
+    """Infinite embeddings of the pieces that one text alone has."""
+    ids, mask = combined.tokenize(TEXTS)
+    pieces = [set(row[is_text].tolist()) for row, is_text in zip(ids, mask, strict=True)]
+    alone = pieces[2].difference(*pieces[:2], *pieces[3:])
+    flat = flatten_dict(combined.variables, sep="/")
+    (name,) = (name for name in flat if "text_encoder" in name and "word" in name)
+    table = np.array(flat[name])
+    table[list(alone)] = np.inf
+    variables = unflatten_dict(flat | {name: table}, sep="/")
+    encoder = dataclasses.replace(combined, variables=variables)
+    with pytest.raises(NotFiniteError, match="for 1 of 5, the first 'large right pneumothorax'"):
+        encoder.embed_texts(TEXTS)
+    assert np.isfinite(encoder.embed_texts(TEXTS[:2])).all()
+
+
+def test_a_temperature_out_of_range_is_refused(combined: Encoder) -> None:
+    for value in (np.float32(1e3), np.float32(-1e3)):
+        params = dict(combined.variables["params"]) | {"log_temperature": value}
+        encoder = dataclasses.replace(combined, variables={"params": params})
+        with pytest.raises(UserError, match="temperature has become"):
+            encoder.temperature  # noqa: B018
+
+
+class _Stop(Exception):
+    """Raised in place of the model's work."""
+
+
+@pytest.mark.parametrize("name", USES)
+def test_the_batch_size_reaches_every_part(
+    name: str, combined: Encoder, images: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows: list[int] = []
+
+    def counted(run, *arguments, **keywords):
+        def count(*arrays):
+            rows.extend(len(array) for array in arrays)
+            raise _Stop
+
+        return batches.in_batches(count, *arguments, **keywords)
+
+    for module in (inference_encoder, masked, pairs, reports):
+        monkeypatch.setattr(module, "in_batches", counted)
+    encoder = dataclasses.replace(combined, batch_size=3)
+    with pytest.raises(_Stop):
+        USES[name](encoder, images)
+    assert set(rows) == {3}
+
+
+@pytest.mark.parametrize(("batch_size", "block"), [(3, (3, 3)), (64, (8, 64))])
+def test_pairs_are_scored_in_blocks_of_the_batch_size(
+    batch_size: int, block: tuple[int, int], combined: Encoder
+) -> None:
+    """Ten images and seven texts, whose scores are the products of their numbers."""
+    sides = [{"x": np.arange(1.0, 11)}, {"x": np.arange(1.0, 8)}]
+    shapes = set()
+
+    def score(model, variables, images, texts):
+        shapes.add((len(images["x"]), len(texts["x"])))
+        return images["x"][:, None] * texts["x"]
+
+    encoder = dataclasses.replace(combined, batch_size=batch_size)
+    scores = pairs._score_all(encoder, score, *sides, False)
+    assert shapes == {block}
+    np.testing.assert_array_equal(scores, np.outer(sides[0]["x"], sides[1]["x"]))
 
 
 def test_what_a_run_did_not_train_is_refused(tokens: Tokenizer, images: list[np.ndarray]) -> None:

@@ -15,11 +15,13 @@ from medclip_jax.finite import require_finite
 
 MetricFn = Callable[[Float[np.ndarray, "rows"]], Mapping[str, float]]
 
-# What stands before the name of a figure of an encoder that the trained one is held against: the
-# same with fresh weights, and the same with the published weights that its training started from.
+# What stands before the name of a figure that the trained encoder is held against: of the same
+# with fresh weights, of the same with the published weights that its training started from, and of
+# no encoder at all, the image's pixels instead of features.
 RANDOM = "random_initialization/"
 GIVEN = "given_initialization/"
-TITLES = {RANDOM: "random initialisation", GIVEN: "given initialisation"}
+PIXELS = "raw_pixels/"
+TITLES = {RANDOM: "random initialisation", GIVEN: "given initialisation", PIXELS: "raw pixels"}
 # What stands before the name of the figure's difference to a baseline's.
 IMPROVEMENTS = {prefix: f"improvement_over_{prefix}" for prefix in TITLES}
 
@@ -95,10 +97,10 @@ def compare(
     patients: Sequence[str],
     headline: Sequence[str],
 ) -> tuple[dict[str, float], MetricFn]:
-    """The figures of an encoder with those of baselines, `RANDOM` and perhaps `GIVEN`, beside them.
+    """The figures of an encoder with those of baselines, by their prefixes, beside them.
 
     All are computed on the same resamples, so that the interval of the improvement of each
-    `headline` metric is that of a paired bootstrap.
+    `headline` metric is that of a paired bootstrap. A baseline that is not in `TITLES` has none.
 
     Returns:
         The figures on all rows, and the metric function to hand to `bootstrap_intervals`.
@@ -110,9 +112,10 @@ def compare(
         for prefix, metric_fn in baselines.items():
             found = metric_fn(weights)
             figures |= {prefix + name: value for name, value in found.items()}
-            figures |= {
-                IMPROVEMENTS[prefix] + name: trained[name] - found[name] for name in headline
-            }
+            if prefix in IMPROVEMENTS:
+                figures |= {
+                    IMPROVEMENTS[prefix] + name: trained[name] - found[name] for name in headline
+                }
         return figures
 
     return all_figures(np.ones(len(patients))), all_figures

@@ -2,7 +2,7 @@
 
 The recipe is in `finetune_training`. Each image of a study is an example with the study's labels; a
 study's score is the mean probability of its images. The random initialisation is trained by the
-same recipe.
+same recipe; raw pixels, which have no layers to train, are scored by linear probe.
 """
 
 import dataclasses
@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float
 
 from medclip_jax.data.augment import Augmentation
 from medclip_jax.errors import UserError
+from medclip_jax.evaluate.bootstrap import PIXELS
 from medclip_jax.evaluate.classification import ClassificationMetrics
 from medclip_jax.evaluate.encode import Studies, baselines, study_means
 from medclip_jax.evaluate.finetune_training import (
@@ -26,6 +27,7 @@ from medclip_jax.evaluate.label_budgets import Budgets, ScoreSubset, add_budgets
 from medclip_jax.evaluate.label_scoring import of_each, score_studies
 from medclip_jax.evaluate.label_subsets import LabelSubset, budget_name
 from medclip_jax.evaluate.labelled_splits import LabelledSplits
+from medclip_jax.evaluate.raw_pixels import RAW_PIXELS_PROTOCOL, RawPixels
 from medclip_jax.evaluate.request import Request
 from medclip_jax.evaluate.result import EvaluationResult
 from medclip_jax.inference import Encoder
@@ -131,16 +133,19 @@ def evaluate(
     }
     everything = LabelSubset(budget_name(1.0), request.seed, data.fitted)
     complete = {prefix: run(everything) for prefix, run in runs.items()}
+    pixels = RawPixels.compute(data)
+    pixel_scores = {prefix: scores for prefix, (scores, _) in pixels.probe_all().items()}
     result = score_studies(
         data.report,
         data.label_names,
-        {prefix: run.scores for prefix, run in complete.items()},
+        {prefix: run.scores for prefix, run in complete.items()} | pixel_scores,
         request,
         {
             "classifier": "dropout and a linear head on the image features; all layers trained",
             "settings": dataclasses.asdict(settings),
             "validated_on": data.chosen_on,
             "aggregation": "each image is an example; mean probability of the images of a study",
+            "raw_pixels": RAW_PIXELS_PROTOCOL,
             **of_each("epochs", {prefix: run.history for prefix, run in complete.items()}),
             **data.protocol(),
         },
@@ -151,4 +156,5 @@ def evaluate(
     def scorer(prefix: str) -> ScoreSubset:
         return lambda subset: runs[prefix](subset).scores
 
-    return add_budgets(result, data, budgets, request, {prefix: scorer(prefix) for prefix in runs})
+    scorers = {prefix: scorer(prefix) for prefix in runs} | {PIXELS: pixels.probe_subset}
+    return add_budgets(result, data, budgets, request, scorers)

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from medclip_jax.errors import UserError
 from medclip_jax.evaluate.bootstrap import IMPROVEMENTS, TITLES, Intervals, bootstrap_intervals
 from medclip_jax.evaluate.classification import ClassificationMetrics
-from medclip_jax.evaluate.label_scoring import ARRAYS, of_each
+from medclip_jax.evaluate.label_scoring import array_prefix, of_each
 from medclip_jax.evaluate.label_subsets import LabelSubset, draw_subsets, write_index_lists
 from medclip_jax.evaluate.labelled_splits import LabelledSplits
 from medclip_jax.evaluate.request import Request
@@ -164,7 +164,7 @@ def add_budgets(
             "label_budgets": budgets_protocol(data, budgets, found) | of_each("macro_auroc", by_run)
         },
         arrays=result.arrays
-        | {f"budget_{ARRAYS[prefix]}scores": values for prefix, values in scores.items()},
+        | {f"budget_{array_prefix(prefix)}scores": values for prefix, values in scores.items()},
     )
 
 

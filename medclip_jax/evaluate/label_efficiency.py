@@ -1,9 +1,10 @@
 """The `label-efficiency` task: AUROC against the number of labelled studies, and labels saved.
 
 The encoder, its random initialisation and any other checkpoint are trained at the same label
-budgets, by linear probe or fine-tuning, on the same subsets. `labels_to_match_random@MODE` is the
-number of labelled studies at which an encoder's curve reaches what the random initialisation
-reaches with all of them, `label_reduction@MODE` the per cent of labels that this saves.
+budgets, by linear probe or fine-tuning, on the same subsets; raw pixels by linear probe only.
+`labels_to_match_random@MODE` is the number of labelled studies at which an encoder's curve reaches
+what the random initialisation reaches with all of them, `label_reduction@MODE` the per cent of
+labels that this saves.
 """
 
 import dataclasses
@@ -14,10 +15,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from medclip_jax.evaluate.bootstrap import IMPROVEMENTS, RANDOM, TITLES
+from medclip_jax.evaluate.bootstrap import IMPROVEMENTS, PIXELS, RANDOM, TITLES
 from medclip_jax.evaluate.encode import Studies, baselines, with_batch_size
 from medclip_jax.evaluate.finetune import FineTuning
 from medclip_jax.evaluate.finetune_training import FinetuneSettings
+from medclip_jax.evaluate.frozen_features import FrozenFeatures
 from medclip_jax.evaluate.label_budgets import (
     Budgets,
     MacroAurocs,
@@ -34,7 +36,7 @@ from medclip_jax.evaluate.label_curve import (
 )
 from medclip_jax.evaluate.label_subsets import write_index_lists
 from medclip_jax.evaluate.labelled_splits import LabelledSplits
-from medclip_jax.evaluate.linear_probe import FrozenFeatures
+from medclip_jax.evaluate.raw_pixels import RAW_PIXELS_PROTOCOL, RawPixels
 from medclip_jax.evaluate.request import Request
 from medclip_jax.evaluate.result import CHANCE, EvaluationResult, figures_go_on
 from medclip_jax.inference import Encoder, load
@@ -177,6 +179,7 @@ def evaluate(
                 name: {"step": other.step, "hash": getattr(other, "weights_hash", None)}
                 for name, other in others.items()
             },
+            "raw_pixels": RAW_PIXELS_PROTOCOL,
             "label_budgets": budgets_protocol(data, budgets, found),
             **data.protocol(),
         },
@@ -196,14 +199,17 @@ def _score_all(
     def scorer(mode: str, model: Encoder, title: str) -> ScoreSubset:
         if mode == "finetune":
             return lambda subset: tuning.run(model, subset).scores
-        return FrozenFeatures.compute(model, data, f", {title}").probe_subset
+        features = FrozenFeatures.compute(model.image_features, data, f", {title}")
+        return lambda subset: features.probe_subset(subset)[0]
 
     tuning = FineTuning(data, settings)
+    pixels = budgets.score(RawPixels.compute(data).probe_subset, _title(PIXELS))
     return {
         mode: {
             prefix: budgets.score(scorer(mode, model, _title(prefix)), f"{mode}, {_title(prefix)}")
             for prefix, model in encoders.items()
         }
+        | {PIXELS: pixels}
         for mode in modes
     }
 

@@ -6,14 +6,22 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from medclip_jax.evaluate.bootstrap import GIVEN, RANDOM
+from medclip_jax.evaluate.bootstrap import GIVEN, PIXELS, RANDOM
 from medclip_jax.evaluate.classification import ClassificationMetrics, label_counts
 from medclip_jax.evaluate.encode import StudyTable
 from medclip_jax.evaluate.request import Request
 from medclip_jax.evaluate.result import EvaluationResult, summarize
 
-# What the names of arrays begin with, of the encoders by the prefixes of their figures.
-ARRAYS = {"": "", RANDOM: "random_", GIVEN: "given_"}
+_ARRAYS = {"": "", RANDOM: "random_", GIVEN: "given_", PIXELS: "pixels_"}
+
+
+def array_prefix(prefix: str) -> str:
+    """What the names of arrays begin with, from the prefix of the figures.
+
+    >>> array_prefix("raw_pixels/8x8/")
+    'raw_pixels_8x8_'
+    """
+    return _ARRAYS.get(prefix, prefix.replace("/", "_"))
 
 
 def of_each(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -22,7 +30,9 @@ def of_each(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
     >>> of_each("epochs", {"": 3, RANDOM: 5})
     {'epochs': 3, 'epochs_random_initialization': 5}
     """
-    return {f"{name}_{prefix}".strip("_/"): value for prefix, value in values.items()}
+    return {
+        f"{name}_{prefix}".replace("/", "_").strip("_"): value for prefix, value in values.items()
+    }
 
 
 def _known_of_one_patient(table: StudyTable, label_names: Sequence[str]) -> list[str]:
@@ -83,5 +93,5 @@ def score_studies(
             "label_names": np.array(label_names, np.str_),
             "labels": table.labels,
         }
-        | {f"{ARRAYS[prefix]}scores": values for prefix, values in scores.items()},
+        | {f"{array_prefix(prefix)}scores": values for prefix, values in scores.items()},
     )

@@ -31,7 +31,8 @@ class EvaluationResult:
     Attributes:
         metrics: Name to value. `random_initialization/NAME` is the same figure of an encoder with
             fresh weights, `given_initialization/NAME` that of one with the published weights that
-            training started from, `chance/NAME` that of no information at all. NaN is "undefined".
+            training started from, `raw_pixels/NAME` that of the image's thumbnail in place of
+            features, `chance/NAME` that of no information at all. NaN is "undefined".
         confidence_intervals: Name to the (low, high) of the 95 % interval.
         num_examples: Studies evaluated.
         num_patients: Their patients.

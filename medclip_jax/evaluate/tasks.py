@@ -86,6 +86,7 @@ def run_task(
         "checkpoint": Path(checkpoint).absolute(),
         "step": encoder.step,
         "max_text_tokens": encoder.config.text_encoder.max_length,
+        "random_initialization_seed": encoder.config.seed + request.seed,
         "medclip_jax": __version__,
         **dataclasses.asdict(request),
         "differences": request.differences,

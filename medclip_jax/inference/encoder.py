@@ -233,9 +233,13 @@ class Encoder:
         return value
 
     def randomly_initialized(self, seed: int = 0) -> "Encoder":
-        """The same architecture and tokenizer with random weights: the baseline of every figure."""
+        """The same architecture and tokenizer with random weights: the baseline of every figure.
+
+        Args:
+            seed: added to the run's own; 0 gives the random weights that this run started from.
+        """
         init = jax.jit(self._init, static_argnums=0, compiler_options=quick_compilation())
-        return dataclasses.replace(self, variables=init(seed), step=0)
+        return dataclasses.replace(self, variables=init(self.config.seed + seed), step=0)
 
     def shapes(self) -> Any:
         """The shapes and types that the model's variables have."""

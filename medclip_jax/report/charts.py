@@ -10,7 +10,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from medclip_jax.evaluate.bootstrap import GIVEN, RANDOM
+from medclip_jax.evaluate.bootstrap import GIVEN, PIXELS, RANDOM
 from medclip_jax.evaluate.classification import RankedScores
 from medclip_jax.evaluate.table import format_value
 from medclip_jax.report.run_files import Evaluation, RunFiles
@@ -19,6 +19,7 @@ TRAINED = "#1f5fa8"
 VALIDATION = "#c2571a"
 BASELINE = "#8a8f98"
 GIVEN_COLOR = "#3c8d5a"
+PIXELS_COLOR = "#b7772b"
 _STYLE: dict[Any, Any] = {
     "axes.edgecolor": "#c4c8ce",
     "axes.grid": True,
@@ -113,6 +114,7 @@ def _plot_roc(axes: Axes, evaluation: Evaluation, column: int) -> None:
     for key, prefix, title, color, style, width in (
         ("random_scores", RANDOM, "random init", BASELINE, "--", 1.2),
         ("given_scores", GIVEN, "given init", GIVEN_COLOR, ":", 1.2),
+        ("pixels_scores", PIXELS, "raw pixels", PIXELS_COLOR, "-.", 1.2),
         ("scores", "", "trained", TRAINED, "-", 1.8),
     ):
         if key not in arrays:

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from medclip_jax.evaluate.bootstrap import RANDOM, TITLES
+from medclip_jax.evaluate.bootstrap import PIXELS, RANDOM, TITLES
 from medclip_jax.evaluate.result import CHANCE
 from medclip_jax.evaluate.table import (
     baselines_in,
@@ -132,7 +132,10 @@ def headlines(run: RunFiles) -> list[Headline]:
 def _headline(evaluation: Evaluation, metric: str, title: str) -> Headline:
     value, random = _cell(evaluation, metric), _cell(evaluation, RANDOM + metric)
     chance = evaluation.metrics.get(CHANCE + metric)
-    beside = f"random init {random.value}, chance {format_value(chance)}"
+    pixels = evaluation.metrics.get(PIXELS + metric)
+    beside = f"random init {random.value}, "
+    beside += f"raw pixels {format_value(pixels)}, " if pixels is not None else ""
+    beside += f"chance {format_value(chance)}"
     where = f"{evaluation.dataset}, {evaluation.split} split"
     if words := protocol_words(evaluation.protocol):
         where += f" ({words})"

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
+from support.vector_images import image_of, vectors_of
 
 from medclip_jax.data.studies import Study
 from medclip_jax.errors import UserError
@@ -12,7 +13,7 @@ from medclip_jax.errors import UserError
 
 @dataclasses.dataclass
 class VectorStudies:
-    """A split in memory; an image is the bytes of a float32 vector."""
+    """A split in memory; an image is a PNG file of the bytes of a float32 vector."""
 
     studies: list[Study]
     label_names: tuple[str, ...] = ()
@@ -38,7 +39,7 @@ class VectorEncoder:
     )
 
     def image_features(self, images):
-        return np.stack([np.frombuffer(image, np.float32) for image in images]) @ self.matrix
+        return vectors_of(images) @ self.matrix
 
     def embed_images(self, images):
         return _unit(self.image_features(images))
@@ -73,7 +74,7 @@ def make_study(number, images, *, patient=None, report="", labels=()):
     return Study(
         study_id=f"s{number}",
         patient_id=patient or f"p{number}",
-        images=[np.asarray(image, np.float32).tobytes() for image in images],
+        images=[image_of(image) for image in images],
         views=["PA"] * len(images),
         report=report,
         labels=np.asarray(labels, np.float32),

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.vector_images import image_of
 
 from medclip_jax.errors import UserError
 from medclip_jax.evaluate.class_retrieval import ClassRetrieval, exclusive_studies
@@ -98,7 +99,7 @@ def test_image_queries(tmp_path, studies, encoder):
     root = tmp_path / "images"
     root.mkdir()
     for name, vector in {"a": [0, 1], "b": [0.4, 1]}.items():
-        (root / name).write_bytes(np.array(vector, np.float32).tobytes())
+        (root / name).write_bytes(image_of(vector))
     request = Request("d", queries=(queries,), image_root=root, num_resamples=2)
     result = evaluate(encoder, lambda split: studies, request)
     # Of six candidates all but the farthest are among the first five: the third edema is not.
@@ -133,7 +134,7 @@ def candidates(tmp_path):
         folder = tmp_path / f"CheXpert-v1.0-small/train/patient{number // 2:05d}/study{number}"
         folder.mkdir(parents=True)
         vector = np.array([1, 0.01 * number] if edema else [0.01 * number, 1], np.float32)
-        (folder / "view1_frontal.jpg").write_bytes(vector.tobytes())
+        (folder / "view1_frontal.jpg").write_bytes(image_of(vector))
         values = "1.0,0.0" if edema else "-1.0,1.0" if number == 9 else ",1.0"
         path = folder.relative_to(tmp_path) / "view1_frontal.jpg"
         lines.append(f"{path},Male,60,Frontal,AP,{values}\n")

@@ -210,6 +210,7 @@ def test_other_checkpoints_are_drawn_beside(splits, encoder, opened, request_, m
         "random initialisation",
         "same",
         "worse",
+        "raw pixels",
     ]
     image = cv2.imread(str(request.output / "label-efficiency-d-test" / "label_efficiency.png"))
     assert image is not None and image.std() > 10

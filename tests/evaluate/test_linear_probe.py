@@ -10,6 +10,7 @@ from scipy.optimize import minimize
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import StandardScaler
+from support.vector_images import vectors_of
 from threadpoolctl import threadpool_limits
 
 from medclip_jax.errors import UserError
@@ -104,7 +105,7 @@ def plain_probe(splits, column, chosen):
     """The same probe written with scikit-learn's own tools."""
     rows = {name: read_table(studies) for name, studies in splits.items()}
     images = {
-        name: np.stack([np.frombuffer(i, np.float32) for s in studies.studies for i in s.images])
+        name: vectors_of([i for s in studies.studies for i in s.images])
         for name, studies in splits.items()
     }
     labels = rows["train"].labels[rows["train"].image_study, column]

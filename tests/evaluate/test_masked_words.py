@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
+from support.vector_images import vectors_of
 
 from medclip_jax.data.tokenizer import load_tokenizer, train_wordpiece
 from medclip_jax.errors import UserError
@@ -53,7 +54,7 @@ class Reader:
     def fill_masks(self, token_ids, token_mask, is_masked, images):
         guesses = np.full_like(token_ids, self.guess)
         if images is not None and self.knows:
-            texts = [TEXTS[int(np.frombuffer(image, np.float32)[0])] for image in images]
+            texts = [TEXTS[int(number)] for (number,) in vectors_of(images)]
             guesses, _ = self.tokenizer.encode_batch(texts, token_ids.shape[1])
         elif is_masked.sum() < token_mask.sum():  # not the trial of what the model can do
             assert np.all(token_ids[is_masked] == self.tokenizer.mask_id)

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
+from support.vector_images import vectors_of
 
 from medclip_jax.errors import UserError
 from medclip_jax.evaluate import encode
@@ -33,7 +34,7 @@ class OffsetEncoder:
     calls: list = dataclasses.field(default_factory=list)
 
     def view(self, images):
-        return np.stack([np.frombuffer(i, np.float32).reshape(SIZE, SIZE) for i in images])
+        return vectors_of(images).reshape(-1, SIZE, SIZE)
 
     def regenerate(self, images, patch_masks, texts):
         if texts and not self.sees_text:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 from sklearn.metrics import f1_score
+from support.vector_images import vectors_of
 
 from medclip_jax.errors import UserError
 from medclip_jax.evaluate.report_generation import evaluate, most_common_report
@@ -33,7 +34,7 @@ class Writer:
 
     def generate_reports(self, images, *, method, seed):
         self.asked.append((method, seed, len(images)))
-        return [self.texts[int(np.frombuffer(image, np.float32)[0])] for image in images]
+        return [self.texts[int(number)] for (number,) in vectors_of(images)]
 
     def randomly_initialized(self, seed=0):
         return Writer(["effusion"] * len(self.texts), self.config)

@@ -289,3 +289,14 @@ def test_images_alone_are_regenerated_without_texts(
     assert encoder.regenerate(images, masks).shape == (10, tiny.SIZE, tiny.SIZE)
     with pytest.raises(UserError, match="reads no texts"):
         encoder.regenerate(images, masks, [*TEXTS, *TEXTS])
+
+
+def test_random_weights_are_those_that_the_run_started_from(tokens: Tokenizer) -> None:
+    config = tiny.tiny_config("convirt", seed=5)
+    state, _ = tiny.start(config, tokens)
+    first = Encoder(tiny.tiny_config("convirt", seed=0), tokens, {})
+    for random in (
+        Encoder(config, tokens, {}).randomly_initialized(),
+        first.randomly_initialized(seed=5),
+    ):
+        jax.tree.map(np.testing.assert_array_equal, random.variables["params"], state.params)

@@ -54,16 +54,16 @@ build.build_manifest("benchmark", root + "/manifest.csv", root, data_dir=sys.arg
 """
 
 
-def main(small: bool = False) -> dict[str, Any]:
+def main(quick: bool = False) -> dict[str, Any]:
     """Measures all three sides.
 
     Args:
-        small: few and small images, to see that it runs.
+        quick: few and small images, to see that it runs.
 
     Returns:
         Images a second and peak memory of each side, and the ratios of the rates.
     """
-    num_images, shape, repeats = (40, (750, 600), 1) if small else (2000, (2500, 2000), 3)
+    num_images, shape, repeats = (40, (750, 600), 1) if quick else (2000, (2500, 2000), 3)
     cores = os.cpu_count() or 1
     programs = {
         "data_build": _OURS,
@@ -121,7 +121,3 @@ def _measure(program: str, source: Path, sets: Path) -> dict[str, float]:
     command = [sys.executable, "-c", _MEASURE.format(run=program), str(source), str(sets)]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     return json.loads(done.stdout.splitlines()[-1])
-
-
-if __name__ == "__main__":
-    print(json.dumps(main(), indent=2))

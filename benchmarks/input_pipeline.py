@@ -9,7 +9,6 @@ first, which is the cheapest order. The rates are taken in turn, and their media
 import csv
 import functools
 import importlib
-import json
 import os
 import random
 import statistics
@@ -20,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import ml_collections
 import numpy as np
 import PIL.Image
 
+from medclip_jax.config import base_config
 from medclip_jax.data import build, datasets, images, pipeline, tokenizer
 
 BATCH_SIZE = 32  # ConVIRT's
@@ -43,16 +42,16 @@ SENTENCES = (
 )
 
 
-def main(small: bool = False) -> dict[str, Any]:
+def main(quick: bool = False) -> dict[str, Any]:
     """Measures both pipelines.
 
     Args:
-        small: a fraction of a second a side, to see that it runs.
+        quick: a fraction of a second a side, to see that it runs.
 
     Returns:
         Images a second of each side, their ratios, and what they were measured on.
     """
-    num_images, seconds, repeats = (64, 0.5, 1) if small else (1024, 6.0, 3)
+    num_images, seconds, repeats = (64, 0.5, 1) if quick else (1024, 6.0, 3)
     with tempfile.TemporaryDirectory() as directory:
         root = Path(directory)
         _write_sources(root / "sources", num_images)
@@ -114,17 +113,9 @@ def _write_stored(root: Path) -> None:
 
 
 def _our_batches(root: Path) -> Batches:
-    data = ml_collections.ConfigDict(
-        {
-            "dataset": "manifest/benchmark",
-            "mixture": (),
-            "data_dir": str(root),
-            "image_size": STORED_SIZE,
-            "sections": ("findings", "impression"),
-            "text": "sentence",
-            "num_threads": 4,
-            "prefetch": 4,
-        }
+    data = base_config().data
+    data.update(
+        dataset="manifest/benchmark", data_dir=str(root), image_size=STORED_SIZE, num_threads=4
     )
     batches = pipeline.make_iterator(
         data,
@@ -226,7 +217,3 @@ def _images_per_second(batches: Batches, seconds: float) -> float:
     rate = num_batches * BATCH_SIZE / (time.perf_counter() - start)
     batches.close()
     return rate
-
-
-if __name__ == "__main__":
-    print(json.dumps(main(), indent=2))

@@ -1,15 +1,11 @@
 """Memory and time of InfoNCE with its gradient: tiled, dense, and dense in PyTorch.
 
-All figures come from one run; the implementations take turns, so that a change of the machine's
-load touches them alike. `python benchmarks/loss.py` takes about two minutes on two CPU cores.
+All figures come from one run, in which the implementations take turns: about two minutes on two CPU
+cores.
 """
 
-import argparse
 import importlib.util
-import json
-import statistics
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,31 +13,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks.timing import median_seconds
 from medclip_jax import losses
 
 TEMPERATURE = 0.07
 MEBIBYTE = 2**20
 
 
-def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
-    """Prints the figures as JSON and returns them."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--batch-size", type=int, default=16_384)
-    parser.add_argument("--dim", type=int, default=512)
-    parser.add_argument("--tile-size", type=int, default=512)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--small", action="store_true", help="batch of 1,024, for a quick look")
-    options = parser.parse_args(arguments)
-    size = 1_024 if options.small else options.batch_size
-    tile_size = 64 if options.small else options.tile_size
-    image, text = _embeddings(size, options.dim)
-    results = {"batch_size": size, "dim": options.dim, "tile_size": tile_size}
-    results |= _compare(image, text, tile_size, options.rounds)
-    print(json.dumps(results, indent=2))
-    return results
+def main(quick: bool = False) -> dict[str, float]:
+    """Compares them at a batch of 16,384 and width 512, or of 1,024 and width 64."""
+    size, dim, tile_size, rounds = (1_024, 64, 64, 1) if quick else (16_384, 512, 512, 5)
+    image, text = embedding_pairs(size, dim)
+    results = {"batch_size": size, "dim": dim, "tile_size": tile_size}
+    return results | _compare(image, text, tile_size, rounds)
 
 
-def _embeddings(size: int, dim: int) -> tuple[np.ndarray, np.ndarray]:
+def embedding_pairs(size: int, dim: int) -> tuple[np.ndarray, np.ndarray]:
     """Unit-length pairs with a cosine similarity of about 0.3."""
     rng = np.random.default_rng(0)
     image = rng.standard_normal((size, dim), np.float32)
@@ -64,7 +51,7 @@ def _compare(image: np.ndarray, text: np.ndarray, tile_size: int, rounds: int) -
     if importlib.util.find_spec("torch") is not None:
         runs["pytorch"] = _pytorch(image, text)
     growth = {f"{name}_resident_mib": _resident_growth(run) for name, run in runs.items()}
-    seconds = _seconds(runs, rounds)
+    seconds = median_seconds(runs, rounds)
     ratios = {f"tiled_time_over_{name}": seconds["tiled"] / seconds[name] for name in seconds}
     del ratios["tiled_time_over_tiled"]
     return {
@@ -124,19 +111,3 @@ def _resident_growth(run: Callable[[], Any]) -> float:
 def _status_mib(status: Path, field: str) -> float:
     line = next(line for line in status.read_text().splitlines() if line.startswith(field))
     return int(line.split()[1]) / 1024
-
-
-def _seconds(runs: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
-    """The median over the rounds, after one run that is not counted."""
-    taken: dict[str, list[float]] = {name: [] for name in runs}
-    for round_number in range(rounds + 1):
-        for name, run in runs.items():
-            start = time.perf_counter()
-            run()
-            if round_number:
-                taken[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values) for name, values in taken.items()}
-
-
-if __name__ == "__main__":
-    main()

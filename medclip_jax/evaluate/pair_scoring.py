@@ -70,7 +70,7 @@ class MatrixScores:
 
     def of_texts(self, rows: slice) -> Float[np.ndarray, "block images"]:
         """Those of some texts with every image."""
-        return self.matrix.T[rows]
+        return np.ascontiguousarray(self.matrix.T[rows])  # a search reads them row by row
 
 
 class Scorer(Protocol):

@@ -1,4 +1,6 @@
-"""Ranks on hand-made matrices, the weighted median against NumPy, chance against permutations."""
+"""Searches against full sorts, the weighted median against NumPy, chance against permutations."""
+
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -6,6 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medclip_jax.evaluate import ranking
+from medclip_jax.evaluate.instance_retrieval import InstanceRetrieval, Pairing
+from medclip_jax.evaluate.pair_scoring import EmbeddingScores
 from medclip_jax.evaluate.ranking import (
     RankedGallery,
     chance_metrics,
@@ -45,6 +49,63 @@ def test_ranks_of_a_hand_made_matrix():
 def test_a_constant_encoder_ranks_last():
     found = search(np.ones((6, 6)).__getitem__, np.arange(6), np.arange(6))
     assert found.ranks.tolist() == [6] * 6
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    num_queries=st.integers(1, 30),
+    gallery_size=st.integers(1, 300),
+    num_groups=st.integers(1, 20),
+    num_levels=st.sampled_from([1, 2, 7, 100, 2**20]),
+    dtype=st.sampled_from([np.float32, np.float64]),
+)
+def test_a_search_is_a_stable_sort_of_the_whole_gallery(
+    seed, num_queries, gallery_size, num_groups, num_levels, dtype
+):
+    rng = np.random.default_rng(seed)
+    scores = rng.integers(num_levels, size=(num_queries, gallery_size)).astype(dtype)
+    scores -= num_levels // 2
+    gallery_groups = rng.integers(num_groups, size=gallery_size)
+    query_groups = rng.choice(gallery_groups, num_queries)
+    found = search(scores.__getitem__, query_groups, gallery_groups)
+    expected = np.argsort(-scores, axis=1, kind="stable")[:, : ranking.NUM_NEIGHBORS]
+    np.testing.assert_array_equal(found.neighbors, expected)
+    values = np.take_along_axis(scores, expected, axis=1)
+    np.testing.assert_array_equal(found.similarities, values)
+    assert found.similarities.dtype == dtype
+    for query, row in enumerate(scores):
+        is_correct = gallery_groups == query_groups[query]
+        wrong_first = np.lexsort((is_correct, -row))
+        assert found.ranks[query] == 1 + np.argmax(is_correct[wrong_first])
+
+
+def test_a_score_that_is_nan_is_the_worst():
+    scores = np.tile(np.arange(8.0), (3, 1))
+    scores[0, 7] = scores[1, 2] = scores[2, 3:] = np.nan  # own, another's, most of them
+    found = search(scores.__getitem__, np.array([7, 5, 2]), np.arange(8))
+    assert found.ranks.tolist() == [8, 4, 6]
+    assert found.neighbors.tolist() == [[6, 5, 4, 3, 2], [7, 6, 5, 4, 3], [2, 1, 0, 3, 4]]
+
+
+def search_peak(num_studies):
+    """Bytes that both searches allocate at most."""
+    rng = np.random.default_rng(0)
+    embeddings = rng.standard_normal((2, num_studies, 8), np.float32)
+    studies = np.arange(num_studies)
+    tracemalloc.start()
+    try:
+        InstanceRetrieval.search(EmbeddingScores(*embeddings), Pairing(studies, studies, studies))
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_memory_of_a_search_grows_with_the_gallery_and_not_with_its_square(monkeypatch):
+    monkeypatch.setattr(ranking, "_QUERIES_AT_ONCE", 64)
+    small, large = search_peak(500), search_peak(2000)
+    assert large < 5 * small  # 16 times would be its square
+    assert large < 1.5 * 64 * 2000 * 4 + 2000 * 200  # a block of scores, and what is found
 
 
 def test_blocks_of_queries_change_nothing(monkeypatch):

@@ -2,7 +2,6 @@
 
 import functools
 import json
-import pathlib
 import types
 
 import jax
@@ -15,13 +14,11 @@ from medclip_jax.models.factory import build_model
 from medclip_jax.train import optimizer as optimizers
 from medclip_jax.train.state import dummy_batch, init_variables, quick_compilation
 
-ROOT = pathlib.Path(__file__).parents[2]
 STEP_FIELDS = {"rows", "images_per_second", "ms", "gflop", "mfu", "peak_mib", "limit_mib", "loss"}
 
 
 @pytest.fixture
-def gpu(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT)
+def gpu():
     from benchmarks import gpu
 
     return gpu

@@ -16,8 +16,10 @@ from jaxtyping import Int
 
 from medclip_jax.data import build, datasets, reports
 from medclip_jax.data.studies import Study
+from medclip_jax.data.study_checks import StudyChecks
 from medclip_jax.errors import UserError
 
+_TFDS_CATALOG = "https://www.tensorflow.org/datasets/catalog/"  # TFDS's answer where there is none
 _MAX_LABELS = 40  # lists of keywords hold hundreds, most of them used once
 
 
@@ -26,6 +28,7 @@ class SplitCounts:
     """What was counted in a split.
 
     Attributes:
+        silent: studies whose report has neither findings nor impression.
         words: the number of words of each report; `sentences` likewise, of findings and impression.
         labels: int `[num_labels, 3]`, the studies where each is present, absent and unknown.
     """
@@ -35,6 +38,7 @@ class SplitCounts:
     images: int
     without_image: int
     without_text: int
+    silent: int
     words: list[int]
     sentences: list[int]
     views: collections.Counter[str]
@@ -52,17 +56,17 @@ def describe(name: str, data_dir: str | Path | None = None) -> str:
     except UserError as error:
         return _unprepared(name, data_dir, error)
     splits = [datasets.open_split(name, split, data_dir) for split in builder.info.splits]
-    counts = {
-        split.split: count_split(
-            tqdm.tqdm(split, f"Reading {split.split}", disable=None, leave=False),
-            len(split.label_names),
-        )
-        for split in splits
-    }
+    checks = StudyChecks()
+    counts = {}
+    for split in splits:
+        studies = tqdm.tqdm(split, f"Reading {split.split}", disable=None, leave=False)
+        watched = checks.watch(split.split, studies)
+        counts[split.split] = count_split(watched, len(split.label_names))
     parts = [
         f"{name}, version {builder.version}, in {builder.data_dir}",
         _about(builder.info),
         _published(builder.info.metadata),
+        "\n".join([*builder.info.metadata.get("notes", []), *checks.lines()]),
         _table(["", *counts], _count_rows(list(counts.values()))),
         _label_table(counts, splits[0].label_names),
         _rejected(epath.Path(builder.data_dir).parent / "rejected.csv"),
@@ -92,6 +96,7 @@ def count_split(studies: Iterable[Study], num_labels: int) -> SplitCounts:
         images=0,
         without_image=0,
         without_text=0,
+        silent=0,
         words=[],
         sentences=[],
         views=collections.Counter(),
@@ -106,6 +111,7 @@ def count_split(studies: Iterable[Study], num_labels: int) -> SplitCounts:
         if study.report:
             counts.words.append(len(study.report.split()))
             counts.sentences.append(len(reports.report_sentences(study.report)))
+            counts.silent += not counts.sentences[-1]
         else:
             counts.without_text += 1
         counts.labels += np.stack(
@@ -121,7 +127,7 @@ def _about(info: tfds.core.DatasetInfo) -> str:
     lines = {
         "Licence": info.metadata["licence"],
         "Citation": info.citation,
-        "Home page": info.homepage,
+        "Home page": "" if info.homepage.startswith(_TFDS_CATALOG) else info.homepage,
         "How to obtain": info.metadata.get("how_to_obtain"),
         "Options": ", ".join(f"{name}={value}" for name, value in options.items() if value != ""),
     }
@@ -145,6 +151,7 @@ def _count_rows(counts: Sequence[SplitCounts]) -> list[list[str]]:
         ["studies", *(str(c.studies) for c in counts)],
         ["  without image", *(str(c.without_image) for c in counts)],
         ["  without text", *(str(c.without_text) for c in counts)],
+        ["  whose text gives nothing", *(str(c.silent) for c in counts)],
         ["images", *(str(c.images) for c in counts)],
         *([f"  view {view}", *(str(c.views[view]) for c in counts)] for view in views),
         ["words a report (5 %, median, 95 %)", *(_quantiles(c.words) for c in counts)],

@@ -188,6 +188,7 @@ def _notes(builder: tfds.core.DatasetBuilder, folder: epath.Path) -> list[str]:
         f"the source lists {listed['patients']:,} patients, {listed['studies']:,} studies, "
         f"{listed['images']:,} images"
     ]
+    notes += [*builder.notes, *builder.checks.lines()]
     different = compare_counts(listed, totals["published"])
     notes += [f"warning: {line}" for line in different[:_MOST_WARNINGS]]
     if different[_MOST_WARNINGS:]:

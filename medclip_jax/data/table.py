@@ -1,16 +1,15 @@
 """A CSV or JSON Lines file as rows of text cells, whichever program wrote it."""
 
 import codecs
-import csv
 import gzip
 import io
 import json
-import sys
 import zlib
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
 
+from medclip_jax.data.csv_records import Record, read_records
 from medclip_jax.errors import UserError
 
 _CHUNK = 1 << 20  # bytes
@@ -44,7 +43,7 @@ def read_table(
     """Reads a `.csv` or `.csv.gz` file with a header, or a `.jsonl` file with an object a line.
 
     The text is UTF-8, with or without a byte order mark, or else Latin-1. A row that cannot be
-    read stays in the table with its `problem`.
+    read stays in the table with its `problem` and the cells that are certain.
 
     Args:
         path: the file.
@@ -63,11 +62,20 @@ def read_table(
     table = _read(path, lambda text: reader(path, text, wanted))
     missing = [column for column in required if column not in table.columns]
     if missing:
-        found = ", ".join(table.columns)
-        raise UserError(f"{path}: no column {', '.join(missing)}; its columns are: {found}")
+        raise UserError(f"{path}: no column {', '.join(missing)}; {list_columns(table.columns)}")
     if not table.rows:
         raise UserError(f"{path}: the file has no rows")
     return table
+
+
+def list_columns(columns: Sequence[str]) -> str:
+    """The columns as the end of a message that one is missing."""
+    listed = f"its columns are: {', '.join(columns)}"
+    separators = {"semicolons": ";", "tabs": "\t"}
+    for name, separator in separators.items():
+        if any(separator in column for column in columns):
+            return f"{listed} (these are separated by {name}: save the file with commas)"
+    return listed
 
 
 def read_lines(path: Path) -> list[str]:
@@ -116,46 +124,31 @@ def _encoding(path: Path, file: BinaryIO) -> str:
 
 
 def _read_csv(path: Path, text: io.TextIOWrapper, wanted: Collection[str] | None) -> Table:
-    csv.field_size_limit(sys.maxsize)  # a report may be longer than the module's 128 KiB
-    records = csv.reader(text)
-    try:
-        header = tuple(name.strip() for name in next(records, []))
-        twice = sorted({name for name in header if name and header.count(name) > 1})
-        if twice:
-            raise UserError(f"{path}: the header names {', '.join(twice)} more than once")
-        kept = [i for i, name in enumerate(header) if wanted is None or name in wanted]
-        rows = [
-            _csv_row(number, header, kept, record)
-            for number, record in enumerate(records, start=2)
-            if any(cell.strip() for cell in record)
-        ]
-    except csv.Error as error:
-        raise UserError(f"{path}: not a CSV file, line {records.line_num}: {error}") from error
-    return Table(header, rows)
+    records = read_records(text)
+    first = next(records, Record(1, []))
+    if first.problem:
+        raise UserError(f"{path}: the header cannot be read: {first.problem}")
+    header = tuple(name.strip() for name in first.cells)
+    twice = sorted({name for name in header if name and header.count(name) > 1})
+    if twice:
+        raise UserError(f"{path}: the header names {', '.join(twice)} more than once")
+    kept = [i for i, name in enumerate(header) if wanted is None or name in wanted]
+    return Table(header, [_csv_row(header, kept, record) for record in records])
 
 
-def _csv_row(
-    number: int, header: tuple[str, ...], kept: Sequence[int], record: list[str]
-) -> TableRow:
-    cells = {header[i]: record[i].strip() if i < len(record) else "" for i in kept}
-    return TableRow(number, cells, _record_problem(header, record))
-
-
-def _record_problem(header: tuple[str, ...], record: list[str]) -> str:
-    # Programs end rows and headers with commas, together or not.
-    num_names = max((i for i, name in enumerate(header, 1) if name), default=0)
-    num_cells = max((i for i, cell in enumerate(record, 1) if cell.strip()), default=0)
-    if num_cells > len(header):
-        return f"{num_cells - len(header)} more cells than the header has names"
-    # Such as the last row of a file that was cut short.
-    if len(record) < num_names:
-        return f"{num_names - len(record)} fewer cells than the header has names"
-    return ""
+def _csv_row(header: tuple[str, ...], kept: Sequence[int], record: Record) -> TableRow:
+    cells = record.cells
+    named = {header[i]: cells[i].strip() if i < len(cells) else "" for i in kept}
+    return TableRow(record.number, named, record.problem)
 
 
 def _read_json_lines(path: Path, text: io.TextIOWrapper, wanted: Collection[str] | None) -> Table:
-    del path
     rows = [_json_row(number, line) for number, line in _numbered(text)]
+    if rows and all(row.problem for row in rows):
+        raise UserError(
+            f"{path}: no line can be read; a .jsonl file has a JSON object in each line "
+            f"(line {rows[0].number}: {rows[0].problem})"
+        )
     columns = tuple(dict.fromkeys(name for row in rows for name in row.cells))
     kept = [name for name in columns if wanted is None or name in wanted]
     return Table(
@@ -175,7 +168,9 @@ def _json_row(number: int, line: str) -> TableRow:
         return TableRow(number, {}, f"not JSON ({error})")
     if not isinstance(values, dict):
         return TableRow(number, {}, "not a JSON object")
-    return TableRow(number, {name.strip(): _cell(value) for name, value in values.items()})
+    cells = {name.strip(): _cell(value) for name, value in values.items()}
+    objects = [name for name, value in values.items() if isinstance(value, dict)]
+    return TableRow(number, cells, f"{objects[0]} is a JSON object" if objects else "")
 
 
 def _cell(value: Any) -> str:

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from medclip_jax.data import build, datasets, images
+from medclip_jax.data import build, datasets, images, info
 from medclip_jax.data.studies import Study
 from medclip_jax.errors import UserError
 
@@ -87,7 +87,7 @@ def test_text_only_image_only_and_no_labels(source, write_csv) -> None:
 
 def test_bad_rows_are_counted_and_listed(source, write_csv) -> None:
     rows = [{"image_path": f"{n}.png", "text": "", "split": "train"} for n in range(10)]
-    rows[2]["split"] = "dev"
+    rows[2]["split"] = "holdout"
     rows[4]["image_path"] = "missing.png"
     rows[7]["image_path"] = "bad.png"
     message = build_rows(source, write_csv, rows, max_rejected=0.3)
@@ -97,7 +97,7 @@ def test_bad_rows_are_counted_and_listed(source, write_csv) -> None:
     header, *listed = rejections(source)
     assert header == ["row", "path", "reason"]
     assert [row[:2] for row in listed] == [["4", "2.png"], ["6", "missing.png"], ["9", "bad.png"]]
-    assert "unknown split 'dev'" in listed[0][2]
+    assert "unknown split 'holdout'" in listed[0][2]
     assert listed[1][2] == "no such file"
     assert "not a readable image" in listed[2][2]
     levels = sorted(int(images.decode_gray(s.images[0]).mean()) for s in studies(source).values())
@@ -230,3 +230,51 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         study = Study(name, "p", [], [], path.read_text(), np.zeros(0, np.float32))
         yield name, study.to_example()
 """
+
+
+def test_the_commonest_reason_is_in_the_error(source, write_csv) -> None:
+    rows = [{"image_path": f"missing{n}.png", "split": "train"} for n in range(2)]
+    rows += [{"image_path": "1.png", "split": s} for s in ("fold7", "fold8", "fold9", "x", "test")]
+    with pytest.raises(UserError) as error:
+        build_rows(source, write_csv, rows)
+    assert str(error.value).startswith(
+        "6 of 7 rows were rejected (85.7%, more than the 1.0% allowed), most often because: "
+        "unknown split 'fold7'; it must be train, validation or test (3 of them; row 4: 1.png); "
+    )
+
+
+def test_what_to_know_of_a_set_is_said_first_and_last(source, write_csv, capsys) -> None:
+    rows = [
+        {
+            "image_path": "1.png",
+            "text": "INDICATION: Cough.",
+            "patient_id": "007",
+            "split": "train",
+        },
+        {"image_path": "2.png", "text": "", "patient_id": "8", "split": "train"},
+        {"image_path": "1.png", "text": "Clear lungs.", "patient_id": "7", "split": "test"},
+    ]
+    rows = [row | {"hospital": "A"} for row in rows]
+    summary = build_rows(source, write_csv, rows)
+    spelling = "warning: patient '007' is in train, patient '7' in test: they differ only in"
+    unused = "columns that are not used: hospital"
+    said_first = capsys.readouterr().err
+    described = info.describe("manifest/mine", source / "sets")
+    for text in (said_first, summary, described):
+        assert spelling in text and unused in text
+    for text in (summary, described):
+        assert "1 of 3 studies have no report" in text
+        assert "warning: 1 of 2 reports give no text" in text
+        assert "the first: train study row-2 of patient 007" in text
+        assert (
+            "warning: images that are the same as one of another split: 1 (the first: test study "
+            "row-4 of patient 7, as train study row-2 of patient 007)"
+        ) in text
+
+
+def test_the_same_picture_in_another_file_is_found(source, write_csv) -> None:
+    cv2.imwrite(str(source / "copy.tiff"), cv2.imread(str(source / "3.png")))
+    rows = [{"image_path": "3.png", "split": "train"}, {"image_path": "copy.tiff", "split": "val"}]
+    assert "same as one of another split: 1 (" in build_rows(source, write_csv, rows)
+    rows[1]["split"] = "train"
+    assert "same as one" not in build_rows(source, write_csv, rows, name="one_split")

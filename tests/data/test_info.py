@@ -25,6 +25,13 @@ def test_counts() -> None:
     assert counts.labels.tolist() == [[1, 0, 2], [1, 2, 0]]
 
 
+def test_reports_that_give_no_text_are_counted() -> None:
+    texts = ["INDICATION: Cough.", "...", "", "Clear."]
+    studies = [Study(text, "p", [], [], text, np.zeros(0)) for text in texts]
+    counts = info.count_split(studies, num_labels=0)
+    assert (counts.silent, counts.without_text) == (2, 1)
+
+
 def test_description(prepared) -> None:
     text = info.describe(prepared.name, prepared.data_dir)
     rows = {tuple(line.strip().split("  ")[0].split()): line for line in text.splitlines()}
@@ -35,13 +42,15 @@ def test_description(prepared) -> None:
     assert counts["without image"] == counts["without text"] == ["1", "0"]
     assert rows["words", "a", "report", "(5", "%,", "median,", "95", "%)"].endswith("21, 21, 21")
     assert "Licence: " in text and "No labels." in text
+    assert "Home page" not in text  # it has none
+    assert counts["whose text gives nothing"] == ["0", "0"]
     assert "Rejected rows: 0" in text
 
 
 def test_labels_and_rejected_rows(tmp_path, write_csv) -> None:
     rows = [{"text": f"t {n}", "labels": f"L{n % 50}|all", "split": "train"} for n in range(100)]
     rows += [{"text": "", "labels": "L1", "split": "train"}] * 2
-    rows += [{"text": "x", "labels": "", "split": "dev"}]
+    rows += [{"text": "x", "labels": "", "split": "holdout"}]
     manifest = write_csv(tmp_path / "manifest.csv", rows)
     options = {"labels_from": "labels", "max_rejected": 0.1, "data_dir": tmp_path}
     build.build_manifest("labels", manifest, tmp_path, **options)

@@ -28,6 +28,12 @@ PLUS_COLUMNS = (
     "interpreter_needed,insurance_type,recent_bmi,deceased,split"
 ).split(",")
 SMALL = "CheXpert-v1.0-small"
+BATCHES = (
+    "CheXpert-v1.0 batch 1 (validate & csv)",
+    "CheXpert-v1.0 batch 2 (train 1)",
+    "CheXpert-v1.0 batch 3 (train 2)",
+    "CheXpert-v1.0 batch 4 (train 3)",
+)
 PLUS_TABLE = "df_chexpert_plus_240401.csv"
 SPLITS = {"train": "train", "valid": "validation", "test": "test"}
 _FIRST_PATIENT = {"train": 1, "valid": 64541, "test": 64741}
@@ -154,12 +160,41 @@ def write_studies(folder: Path, studies: Sequence[MadeStudy], top: str) -> None:
         write_csv(folder / "groundtruth.csv", ["Study", *LABELS], rows)
 
 
-def write_plus(folder: Path, studies: Sequence[MadeStudy]) -> None:
-    """CheXpert Plus: a row and a line an image, in another order than CheXpert has them."""
+def write_batches(folder: Path, studies: Sequence[MadeStudy], inside: str = "") -> None:
+    """The full download of Stanford AIMI, unpacked: four folders, whose tables name one.
+
+    `inside` is a folder that unpacking has made in each; "{name}" in it is the folder's own name.
+    """
+    write_studies(folder, studies, "CheXpert-v1.0")
+    whole = folder / "CheXpert-v1.0"
+    first, *others = [folder / name / inside.format(name=name) for name in BATCHES]
+    first.mkdir(parents=True)
+    for name in ("train.csv", "valid.csv", "valid"):
+        (whole / name).rename(first / name)
+    for number, patient in enumerate(sorted((whole / "train").iterdir())):
+        batch = others[number % len(others)]
+        batch.mkdir(parents=True, exist_ok=True)
+        patient.rename(batch / patient.name)
+    (whole / "train").rmdir()
+
+
+def write_plus_images(folder: Path, studies: Sequence[MadeStudy], top: str, suffix: str) -> None:
+    """The images of CheXpert Plus, which are those of the studies that it has."""
+    for study in studies:
+        for image in study.images if study.in_plus else []:
+            write_image(folder / top / f"{study.path(image)}{suffix}", image.level, 32, 40)
+
+
+def write_plus(folder: Path, studies: Sequence[MadeStudy], with_others: bool = True) -> None:
+    """CheXpert Plus: a row and a line an image, in another order than CheXpert has them.
+
+    It also has studies that CheXpert has not, unless it is without others.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
     listed = [(s, i) for s in reversed(studies) if s.in_plus for i in s.images]
     rows = [_plus_row(study, image) for study, image in listed]
-    # It also has studies that CheXpert has not.
-    rows.append(rows[0] | {"path_to_image": "train/patient99999/study1/view1_frontal.jpg"})
+    if with_others:
+        rows.append(rows[0] | {"path_to_image": "train/patient99999/study1/view1_frontal.jpg"})
     write_csv(folder / PLUS_TABLE, PLUS_COLUMNS, rows)
     (folder / "chexbert_labels").mkdir()
     for section in ("findings", "impression", "report"):
@@ -212,11 +247,20 @@ def true_study(
         patient_id=study.patient,
         study_id=study.study,
         levels=[image.level for image in study.images],
-        views=[_true_view(study, image) for image in study.images],
+        views=[true_view(study, image) for image in study.images],
         report=study.report if has_plus else "",
         labels=[values[cell] for cell in cells],
         attributes=attributes | (_known(study.attributes) if has_plus else {}),
     )
+
+
+def true_view(study: MadeStudy, image: MadeImage) -> str:
+    """The view to store; 17 frontal images are listed as LL or RL."""
+    if image.is_lateral:
+        return "LATERAL"
+    if study.folder == "test" or image.ap_pa == "LL":
+        return "FRONTAL"
+    return image.ap_pa
 
 
 def _make_study(rng: random.Random, folder: str, patient: str, study: str) -> MadeStudy:
@@ -325,9 +369,3 @@ def _chexbert_line(study: MadeStudy, image: MadeImage, cells: Sequence[str]) -> 
 
 def _labelled(cells: Sequence[str]) -> dict[str, str]:
     return dict(zip(LABELS, cells, strict=True))
-
-
-def _true_view(study: MadeStudy, image: MadeImage) -> str:
-    if image.is_lateral:
-        return "LATERAL"
-    return "FRONTAL" if study.folder == "test" else image.ap_pa

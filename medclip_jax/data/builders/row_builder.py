@@ -17,11 +17,20 @@ import tensorflow_datasets as tfds
 import tqdm
 from etils import epath
 
+from medclip_jax.data.builders.id_spelling import spelling_warnings
 from medclip_jax.data.builders.image_cache import ImageCache
-from medclip_jax.data.builders.rows import Rejection, Row, Source, checked_source, split_order
+from medclip_jax.data.builders.rows import (
+    Rejection,
+    Row,
+    Source,
+    checked_source,
+    commonest_reason,
+    split_order,
+)
 from medclip_jax.data.builders.study_builder import StudyBuilder
 from medclip_jax.data.builders.study_reader import StudyReader, store_image
 from medclip_jax.data.studies import study_info
+from medclip_jax.data.study_checks import StudyChecks
 from medclip_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -82,6 +91,8 @@ class RowBuilder(StudyBuilder):
         cache: where images are kept until the build is finished; nowhere if None.
         rejected: the rows left out so far; complete after `download_and_prepare`.
         left_out: what was left out on purpose, which `max_rejected` does not count.
+        notes: what the source's tables give to say, a line each.
+        checks: what the studies that were read give to say; nothing if they are read on Beam.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -102,6 +113,8 @@ class RowBuilder(StudyBuilder):
         super().__init__(**kwargs)
         self.rejected: list[Rejection] = []
         self.left_out: Sequence[Rejection] = ()
+        self.notes: list[str] = []
+        self.checks = StudyChecks()
         self._num_rows = 0
 
     @abc.abstractmethod
@@ -157,7 +170,12 @@ class RowBuilder(StudyBuilder):
         self.rejected, self.left_out = list(source.rejected), source.left_out
         self._num_rows = source.num_rows
         self._check_rejected()
+        rows = [row for study in source.studies for row in study]
+        self.notes = [*source.notes, *spelling_warnings(rows)]
+        for note in self.notes:
+            tqdm.tqdm.write(note, file=sys.stderr)  # before the hours that reading may take
         self.info.metadata["listed"] = count_listed(source, self.label_names)
+        self.info.metadata["notes"] = self.notes
         studies = _with_views(source.studies, self.builder_config.views)
         splits = sorted({rows[0].split for rows in studies}, key=split_order)
         if not splits:
@@ -185,6 +203,7 @@ class RowBuilder(StudyBuilder):
                 self.rejected.extend(rejected)
                 if study is not None:
                     num_written += 1
+                    self.checks.add(split, study)
                     yield study.key, study.to_example()
         finally:
             if cache:
@@ -214,12 +233,9 @@ class RowBuilder(StudyBuilder):
         if share > self.max_rejected:
             raise UserError(
                 f"{len(self.rejected)} of {self._num_rows} rows were rejected "
-                f"({share:.1%}, more than the {self.max_rejected:.1%} allowed)"
+                f"({share:.1%}, more than the {self.max_rejected:.1%} allowed), most often "
+                f"because: {commonest_reason(self.rejected)}"
             )
-
-
-def _by_row(rejection: Rejection) -> tuple[bool, int | str, str]:
-    return not isinstance(rejection.row, int), rejection.row, rejection.path
 
 
 def count_listed(source: Source, label_names: Sequence[str]) -> dict[str, int]:

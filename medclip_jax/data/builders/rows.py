@@ -1,7 +1,9 @@
 """What a set is built from: rows that name an image or a text, checked and grouped into studies."""
 
+import collections
 import hashlib
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -91,6 +93,7 @@ class Source(NamedTuple):
         rejected: rows and files that are left out already.
         num_rows: all rows, those left out too.
         left_out: what is left out on purpose and does not count as rejected, but is listed with it.
+        notes: what to say before files are read, a line each; some begin with "warning: ".
     """
 
     root: Path
@@ -98,6 +101,7 @@ class Source(NamedTuple):
     rejected: list[Rejection]
     num_rows: int
     left_out: Sequence[Rejection] = ()
+    notes: Sequence[str] = ()
 
 
 def checked_source(
@@ -171,6 +175,16 @@ def check_splits(rows: Sequence[Row]) -> None:
         names = " and ".join(sorted(splits[torn[0]], key=split_order))
         others = f" (and {len(torn) - 1} more patients are in two splits)" if torn[1:] else ""
         raise UserError(f"patient {torn[0]!r} is in {names}{others}; give each patient one split")
+
+
+def commonest_reason(rejected: Sequence[Rejection]) -> str:
+    """The reason that most rejections have, but for numbers in it, and the first of them."""
+    alike = collections.defaultdict(list)
+    for rejection in rejected:
+        alike[re.sub(r"\d+", "0", rejection.reason)].append(rejection)
+    most = max(alike.values(), key=len)
+    path = f": {most[0].path}" if most[0].path else ""
+    return f"{most[0].reason} ({len(most)} of them; row {most[0].row}{path})"
 
 
 def split_order(split: str) -> tuple[int, str]:

@@ -17,6 +17,12 @@ from medclip_jax.data.builders.chexpert.class_lists import (
     parse_class_lists,
 )
 from medclip_jax.data.builders.chexpert.image_paths import ImagePath
+from medclip_jax.data.builders.chexpert.layout import (
+    Layout,
+    find_layout,
+    find_plus_layout,
+    has_chexpert,
+)
 from medclip_jax.data.builders.row_builder import RowBuilder, RowConfig, option
 from medclip_jax.data.builders.rows import Rejection, Row, Source
 from medclip_jax.data.chexpert_labels import (
@@ -35,6 +41,10 @@ _LABELS = {
     "chexbert_impression": "impression",
     "chexbert_report": "report",
 }
+_NO_LABELS = (
+    "warning: CheXpert's labels are not among the files of CheXpert Plus, so all are unknown; "
+    "--labels chexbert_impression takes CheXbert's"
+)
 _UNKNOWN = (math.nan,) * len(CHEXPERT_LABELS)
 
 
@@ -87,11 +97,14 @@ class Builder(RowBuilder):
     )
     MANUAL_DOWNLOAD_INSTRUCTIONS = f"""
     DIR has CheXpert-v1.0-small, whose smaller images do, or CheXpert-v1.0, unpacked, with
-    train.csv, valid.csv, train/ and valid/. For the test set add test/ to it, or add the folder
-    CheXpert of CheXlocalize to DIR, and put groundtruth.csv from
+    train.csv, valid.csv, train/ and valid/; or the four folders of the full download,
+    "CheXpert-v1.0 batch 1 (validate & csv)" to "CheXpert-v1.0 batch 4 (train 3)". For the test set
+    add test/ to it, or add the folder CheXpert of CheXlocalize to DIR, and put groundtruth.csv from
     https://github.com/rajpurkarlab/cheXpert-test-set-labels into DIR. For reports put
     {chexpert_plus.TABLE} of CheXpert Plus into DIR, for its labels the folder
-    chexbert_labels too. All but groundtruth.csv is at https://aimi.stanford.edu/datasets after
+    chexbert_labels too; with the folder PNG or DICOM of CheXpert Plus, CheXpert itself may be
+    missing, and with it its labels. All but groundtruth.csv is at
+    https://aimi.stanford.edu/datasets after
     registration.
     """
     LABEL_NAMES = CHEXPERT_LABELS
@@ -129,27 +142,54 @@ class Builder(RowBuilder):
             blank=_BLANK[config.blank],
         )
         section = _LABELS[config.labels]
-        wanted = parse_class_lists(config.class_lists)
-        folder = tables.find_folder(manual)
         plus = _read_plus(manual, needed=bool(section))
+        layout = self._plus_layout(manual, plus)
+        notes: list[str] = []
         rows: list[Row | Rejection] = list(plus.rejected)
-        for name, split in (("train", "train"), ("valid", "validation")):
-            if config.views != "none" and not (manual / folder / name).is_dir():
-                raise UserError(f"{manual / folder / name}: the folder with the images is missing")
-            table = tables.read_images(manual / folder / f"{name}.csv")
-            images = Path(folder) / name
-            found = tables.image_rows(table, images, split, plus.studies, parse_labels)
-            if wanted and name == "train":
-                drawn = draw_class_lists(table.rows, wanted, config.seed)
-                found = _with_class_lists(found, Path(folder), drawn)
-            rows += found
+        if layout:
+            rows += tables.plus_rows(plus, layout)
+            notes += [] if section else [_NO_LABELS]
+        else:
+            rows += self._chexpert_rows(manual, plus, parse_labels)
         if section:
             path = manual / "chexbert_labels" / f"{section}_fixed.json"
             labels, rejected = chexpert_plus.read_chexbert(path, section, plus, parse_labels)
             rows = [*_with_training_labels(rows, labels), *rejected]
         if config.views != "none":  # the test set has no texts
             rows += tables.test_rows(manual, parse_labels)
-        return self.checked(manual, rows)
+        return self.checked(manual, rows)._replace(notes=notes)
+
+    def _plus_layout(self, manual: Path, plus: chexpert_plus.ChexpertPlus) -> Layout | None:
+        """Where the images of CheXpert Plus are, if CheXpert itself is not there; else None."""
+        if not plus.images or has_chexpert(manual):
+            return None
+        layout = find_plus_layout(manual, [listed.image for listed in plus.images])
+        if layout is None and self.builder_config.views == "none":
+            layout = Layout(Path("."))
+        if layout and self.builder_config.class_lists:
+            raise UserError(
+                f"{manual}: class lists are drawn by CheXpert's labels, which CheXpert Plus has "
+                "not got; put CheXpert there too"
+            )
+        return layout
+
+    def _chexpert_rows(
+        self, manual: Path, plus: chexpert_plus.ChexpertPlus, parse_labels: tables.ParseLabels
+    ) -> Iterator[Row | Rejection]:
+        """The rows of train.csv and valid.csv, and the images of the class lists."""
+        config = self.builder_config
+        wanted = parse_class_lists(config.class_lists)
+        layout = find_layout(manual)
+        for name in ("train", "valid"):
+            if config.views != "none" and not layout.has_images(manual, name):
+                folder = manual / layout.tables / name
+                raise UserError(f"{folder}: the folder with the images is missing")
+            table = tables.read_images(manual / layout.tables / f"{name}.csv")
+            found = tables.image_rows(table, name, layout, plus.studies, parse_labels)
+            if wanted and name == "train":
+                drawn = draw_class_lists(table.rows, wanted, config.seed)
+                found = _with_class_lists(found, layout, drawn)
+            yield from found
 
 
 def _read_plus(manual: Path, needed: bool) -> chexpert_plus.ChexpertPlus:
@@ -158,14 +198,14 @@ def _read_plus(manual: Path, needed: bool) -> chexpert_plus.ChexpertPlus:
         return chexpert_plus.read_plus(path)
     if needed:
         raise UserError(f"{path}: missing; labels by CheXbert are of no use without the reports")
-    return chexpert_plus.ChexpertPlus({}, [])
+    return chexpert_plus.ChexpertPlus({}, [], [])
 
 
 def _with_class_lists(
-    rows: Iterable[Row | Rejection], folder: Path, drawn: Mapping[ImagePath, Drawn]
+    rows: Iterable[Row | Rejection], layout: Layout, drawn: Mapping[ImagePath, Drawn]
 ) -> Iterator[Row | Rejection]:
     """Each drawn image as a study of its own, and no other image of the same patients."""
-    by_path = {str(folder / str(image)): (image, choice) for image, choice in drawn.items()}
+    by_path = {layout.image_path(image): (image, choice) for image, choice in drawn.items()}
     patients = {image.study.patient for image in drawn}
     for row in rows:
         if isinstance(row, Rejection) or row.patient_id not in patients:

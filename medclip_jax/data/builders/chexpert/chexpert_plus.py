@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from medclip_jax.data.builders.chexpert.image_paths import parse_image_path
+from medclip_jax.data.builders.chexpert.image_paths import ImagePath, parse_image_path
 from medclip_jax.data.builders.rows import Rejection
 from medclip_jax.data.chexpert_labels import CHEXPERT_LABELS
 from medclip_jax.data.reports import split_sections
@@ -33,6 +33,7 @@ _ATTRIBUTES = (
     "deceased",
     "patient_report_date_order",
 )
+_OF_IMAGES = ("ap_pa", "age", "sex")
 # What stands after the impression: signatures and the accession number.
 _REPORT_END = re.compile(r"END OF IMPRESSION|ACCESSION NUMBER|^\s*SUMMARY\b", re.MULTILINE)
 
@@ -51,11 +52,22 @@ class PlusStudy(NamedTuple):
     attributes: dict[str, str]
 
 
+class PlusImage(NamedTuple):
+    """An image that CheXpert Plus lists, and what it says of it; `number` is its row."""
+
+    number: str
+    image: ImagePath
+    ap_pa: str
+    age: str
+    sex: str
+
+
 class ChexpertPlus(NamedTuple):
-    """The studies of CheXpert Plus by patient and study, and the rows that cannot be used."""
+    """CheXpert Plus: studies by patient and study, images, and the rows that cannot be used."""
 
     studies: dict[tuple[str, str], PlusStudy]
     rejected: list[Rejection]
+    images: list[PlusImage]
 
 
 def read_plus(path: Path) -> ChexpertPlus:
@@ -68,17 +80,20 @@ def read_plus(path: Path) -> ChexpertPlus:
     """
     sections = [f"section_{name}" for name in _SECTIONS]
     required = ["path_to_image", "report", *sections]
-    table = read_table(path, required, columns=_ATTRIBUTES)
+    table = read_table(path, required, columns=[*_ATTRIBUTES, *_OF_IMAGES])
     studies: dict[tuple[str, str], PlusStudy] = {}
-    rejected = []
+    images, rejected = [], []
     for row in table.rows:
         image = parse_image_path(row.cells["path_to_image"])
         if row.problem or image is None:
             reason = row.problem or "the path is none of CheXpert's"
             rejected.append(_rejection(path, row.number, row.cells["path_to_image"], reason))
-        elif image.study.key not in studies or not studies[image.study.key].report:
+            continue
+        if image.study.key not in studies or not studies[image.study.key].report:
             studies[image.study.key] = _study(row)
-    return ChexpertPlus(studies, rejected)
+        ap_pa, age, sex = (row.cells.get(name, "") for name in _OF_IMAGES)
+        images.append(PlusImage(f"{path.name}:{row.number}", image, ap_pa, age, sex))
+    return ChexpertPlus(studies, rejected, images)
 
 
 def read_chexbert(

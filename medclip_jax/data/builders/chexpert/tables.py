@@ -1,39 +1,26 @@
 """CheXpert's tables: train.csv and valid.csv, and the labels of the test set."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from medclip_jax.data.builders.chexpert.chexpert_plus import PlusStudy
+from medclip_jax.data.builders.chexpert.chexpert_plus import ChexpertPlus, PlusStudy
 from medclip_jax.data.builders.chexpert.image_paths import (
     ImagePath,
     parse_image_path,
     parse_study_path,
 )
+from medclip_jax.data.builders.chexpert.layout import FOLDERS, Layout
 from medclip_jax.data.builders.rows import Rejection, Row
 from medclip_jax.data.chexpert_labels import CHEXPERT_LABELS
 from medclip_jax.data.table import Table, TableRow, read_table
 from medclip_jax.errors import UserError
 
+_SPLITS = {"train": "train", "valid": "validation", "test": "test"}
 ParseLabels = Callable[[Mapping[str, str]], tuple[float, ...] | str]
-_FOLDERS = ("CheXpert-v1.0-small", "CheXpert-v1.0", ".")
-_TEST_FOLDERS = ("CheXpert", *_FOLDERS)  # "CheXpert" is CheXlocalize's
+_TEST_FOLDERS = ("CheXpert", *FOLDERS)  # "CheXpert" is CheXlocalize's
 _TEST_LABELS = ("groundtruth.csv", "test_labels.csv")
 _IMAGE_COLUMNS = ("Path", "Sex", "Age", "Frontal/Lateral", "AP/PA", *CHEXPERT_LABELS)
-
-
-def find_folder(manual: Path) -> str:
-    """The folder in `manual` that has CheXpert's train.csv.
-
-    Raises:
-        UserError: none has.
-    """
-    for name in _FOLDERS:
-        if (manual / name / "train.csv").is_file():
-            return name
-    raise UserError(
-        f"{manual}: neither {_FOLDERS[0]}/train.csv nor {_FOLDERS[1]}/train.csv is there; put "
-        "CheXpert there, unpacked"
-    )
 
 
 def read_images(path: Path) -> Table:
@@ -47,8 +34,8 @@ def read_images(path: Path) -> Table:
 
 def image_rows(
     table: Table,
-    folder: Path,
-    split: str,
+    name: str,
+    layout: Layout,
     plus: Mapping[tuple[str, str], PlusStudy],
     parse_labels: ParseLabels,
 ) -> Iterator[Row | Rejection]:
@@ -56,28 +43,46 @@ def image_rows(
 
     Args:
         table: what `read_images` gave.
-        folder: where the images are, relative to the set's root: CheXpert-v1.0/train.
-        split: what these images are for.
+        name: "train" or "valid".
+        layout: where the images are.
         plus: the reports, by patient and study.
         parse_labels: makes labels of the cells of a row, or says what is wrong with them.
     """
     for row in table.rows:
-        number, path = f"{folder.name}.csv:{row.number}", row.cells["Path"]
+        number, path = f"{name}.csv:{row.number}", row.cells["Path"]
         image = parse_image_path(path)
         labels = parse_labels(row.cells)
         if row.problem:
             yield Rejection(number, path, row.problem)
-        elif image is None or image.study.folder != folder.name:
-            yield Rejection(number, path, f"no path of an image in {folder.name}")
+        elif image is None or image.study.folder != name:
+            yield Rejection(number, path, f"no path of an image in {name}")
         elif isinstance(labels, str):
             yield Rejection(number, path, labels)
         else:
             study = plus.get(image.study.key)
-            yield _row(number, image, folder.parent, split, labels)._replace(
-                view=row.cells["AP/PA"].upper() or image.projection,
+            yield _row(number, image, layout, labels)._replace(
+                view=_view(image, row.cells["AP/PA"]),
                 text=study.report if study else "",
-                attributes=_attributes(row) | (study.attributes if study else {}),
+                attributes=_attributes(row.cells["Age"], row.cells["Sex"])
+                | (study.attributes if study else {}),
             )
+
+
+def plus_rows(plus: ChexpertPlus, layout: Layout) -> Iterator[Row]:
+    """The images that CheXpert Plus lists, with reports and without labels.
+
+    Args:
+        plus: what `read_plus` gave.
+        layout: where the images are.
+    """
+    unknown = (math.nan,) * len(CHEXPERT_LABELS)
+    for listed in plus.images:
+        study = plus.studies[listed.image.study.key]
+        yield _row(listed.number, listed.image, layout, unknown)._replace(
+            view=_view(listed.image, listed.ap_pa),
+            text=study.report,
+            attributes=_attributes(listed.age, listed.sex) | study.attributes,
+        )
 
 
 def test_rows(manual: Path, parse_labels: ParseLabels) -> Iterator[Row | Rejection]:
@@ -100,7 +105,7 @@ def test_rows(manual: Path, parse_labels: ParseLabels) -> Iterator[Row | Rejecti
             f"into {manual}"
         )
     if not folders:
-        raise UserError(f"{found[0]}: no folder test with images in {manual / _FOLDERS[0]}")
+        raise UserError(f"{found[0]}: no folder test with images in {manual / FOLDERS[0]}")
     table = read_table(found[0], CHEXPERT_LABELS, columns=("Study", "Path"))
     if not {"Study", "Path"} & set(table.columns):
         raise UserError(f"{found[0]}: no column Study or Path")
@@ -122,30 +127,35 @@ def _test_study(
     elif isinstance(labels, str):
         yield Rejection(number, path, labels)
     elif image is not None and image.study.folder == "test":
-        yield _row(number, image, folder, "test", labels)
+        yield _row(number, image, Layout(folder), labels)
     elif study is not None and study.folder == "test":
         files = sorted((manual / folder / str(study)).glob("view*"))
         images = [parse_image_path(f"{study}/{file.name}") for file in files]
         if not any(images):
             yield Rejection(number, path, "the study has no images")
-        yield from (_row(number, image, folder, "test", labels) for image in images if image)
+        yield from (_row(number, image, Layout(folder), labels) for image in images if image)
     else:
         yield Rejection(number, path, "no path of a study or an image in test")
 
 
-def _row(number: str, image: ImagePath, folder: Path, split: str, labels: tuple[float, ...]) -> Row:
+def _row(number: str, image: ImagePath, layout: Layout, labels: tuple[float, ...]) -> Row:
     return Row(
         number=number,
-        split=split,
+        split=_SPLITS[image.study.folder],
         patient_id=image.study.patient,
         study_id=image.study.study,
-        image_path=str(folder / str(image)),
+        image_path=layout.image_path(image),
         view=image.projection,
         labels=labels,
     )
 
 
-def _attributes(row: TableRow) -> dict[str, str]:
+def _view(image: ImagePath, ap_pa: str) -> str:
+    # 17 frontal images have LL or RL in this column, which elsewhere are lateral views.
+    return ap_pa.upper() if ap_pa.upper() in ("AP", "PA") else image.projection
+
+
+def _attributes(age: str, sex: str) -> dict[str, str]:
     # There are no children in the set: an age of 0 is none.
-    age, sex = row.cells["Age"], row.cells["Sex"]
-    return {"age": age if age != "0" else "", "sex": sex if sex != "Unknown" else ""}
+    years = age.removesuffix(".0")
+    return {"age": years if years != "0" else "", "sex": sex if sex != "Unknown" else ""}

@@ -15,6 +15,10 @@ from medclip_jax.data.chexpert_labels import CHEXPERT_LABELS, POLICY_HELP, uncer
 
 _UNKNOWN = (math.nan,) * len(CHEXPERT_LABELS)
 _BLANK = {"absent": 0.0, "unknown": math.nan}
+_NO_REPORTS = (
+    "warning: no reports are there, so images and labels alone are built; put "
+    "mimic-cxr-reports.zip of MIMIC-CXR beside the tables to have them"
+)
 _SPLITS = {"train": "train", "validate": "validation", "test": "test"}
 
 
@@ -110,7 +114,9 @@ class Builder(RowBuilder):
         )
         with open_reports(folder, studies) as find_report:
             rows = _rows(images, splits, labels, find_report)
-            return self.checked(folder, [*rows, *rejected])
+            source = self.checked(folder, [*rows, *rejected])
+        has_reports = any(row.text or row.text_path for study in source.studies for row in study)
+        return source if has_reports else source._replace(notes=[_NO_REPORTS])
 
 
 def _rows(

@@ -55,6 +55,14 @@ def test_the_full_set_and_the_folder_itself(tmp_path: Path, top: str) -> None:
     assert_prepared("chexpert/default", tmp_path / "data", truth)
 
 
+def test_frontal_images_from_the_side_stay_frontal(made: MadeSet) -> None:
+    listed = [i.ap_pa for s in made.studies if s.folder == "train" for i in s.images]
+    made.build(views="frontal")
+    kept = [view for study in made.open("train") for view in study.views]
+    assert len(kept) == len([ap_pa for ap_pa in listed if ap_pa])
+    assert kept.count("FRONTAL") == listed.count("LL") > 0
+
+
 def test_without_test_set_and_reports(made: MadeSet) -> None:
     (made.manual / "groundtruth.csv").unlink()
     shutil.rmtree(made.manual / SMALL / "test")

@@ -116,7 +116,7 @@ def test_the_sets_splits(listed: MadeSet) -> None:
             made = made_studies[study.patient_id, study_id]
             [image] = [image for image in made.images if image.view == view]
             assert not image.is_lateral
-            assert study.views == [image.ap_pa]
+            assert study.views == [tree.true_view(made, image)]
             assert study.attributes["path"] == f"{made.path(image)}.jpg"
             assert study.report == (made.report if made.in_plus else "")
             label = LABELS.index(study.attributes["class"])

@@ -71,7 +71,7 @@ def test_rows_of_a_study_belong_together_within_their_patient(root: pathlib.Path
         ("../outside.png,t,,,train,1", "the path leaves the image root"),
         ("/etc/hostname,t,,,train,1", "the path leaves the image root"),
         (",,p,s,train,1", "no image and no text"),
-        ("a.png,t,,,val,1", "unknown split 'val'"),
+        ("a.png,t,,,holdout,1", "unknown split 'holdout'"),
         ("a.png,t,,,train,2", "label Mass is '2'; it must be 1, 0, -1 or empty"),
         ("a.png,t,,,train,yes", "label Mass is 'yes'"),
         ("a.png,t,,,train,1,more", "1 more cells than the header"),
@@ -148,3 +148,99 @@ def test_manifests_that_cannot_be_used(
 def test_a_missing_image_root(root: pathlib.Path) -> None:
     with pytest.raises(UserError, match="the image root is not a folder"):
         read(root / "nowhere", "text\nx\n")
+
+
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [
+        *((name, "train") for name in ("Train", "training", "")),
+        *((name, "validation") for name in ("val", "Valid", "validate", "dev", "VALIDATION")),
+        *((name, "test") for name in ("TEST", "testing")),
+    ],
+)
+def test_names_of_splits(root: pathlib.Path, name: str, split: str) -> None:
+    ((row,),) = studies(read(root, f"text,split\na,{name}\n")).values()
+    assert row.split == split
+
+
+@pytest.mark.parametrize("nothing", ["nan", "NaN", "NA", "N/A", "None", "null", "<NA>", "#N/A"])
+def test_cells_that_say_that_there_is_nothing(root: pathlib.Path, nothing: str) -> None:
+    header = "image_path,text,patient_id,study_id,split,view,Mass"
+    cells = ["a.png", *[nothing] * 6]
+    manifest = read(
+        root, f"{header}\n{','.join(cells)}\nb.png,None.,p,s,test,pa,1\n", label_columns=["Mass"]
+    )
+    first, second = (rows[0] for rows in studies(manifest).values())
+    assert (first.text, first.patient_id, first.study_id) == ("", "row-2", "row-2")
+    assert (first.split, first.view) == ("train", "") and math.isnan(first.labels[0])
+    assert (second.text, second.view, second.labels) == ("None.", "PA", (1.0,))
+    (note,) = manifest.source.notes
+    assert note.startswith("warning: 1 of 2 rows have no patient_id")
+
+
+def test_a_lost_quote_costs_its_row_alone(root: pathlib.Path) -> None:
+    manifest = read(
+        root,
+        "image_path,text,patient_id\n"
+        'a.png,"One, first.,p1\n'
+        'b.png,"Two, second.",p2\n'
+        'sub/c.png,"Three, third.",p3\n',
+    )
+    found = {row.image_path: row.text for rows in studies(manifest).values() for row in rows}
+    assert found == {"b.png": "Two, second.", "sub/c.png": "Three, third."}
+    (rejection,) = manifest.source.rejected
+    assert (rejection.row, rejection.path) == (2, "a.png")
+    assert "a quote is missing" in rejection.reason and "line 2" in rejection.reason
+
+
+def test_two_lost_quotes_that_close_each_other(root: pathlib.Path) -> None:
+    manifest = read(
+        root, 'image_path,text,patient_id\na.png,"One.,p1\nb.png,Two.",p2\nsub/c.png,Three.,p3\n'
+    )
+    assert list(studies(manifest)) == [("p3", "row-3")]  # as a spreadsheet counts
+    assert "holds another row" in manifest.source.rejected[0].reason
+
+
+def test_labels_from_lists(root: pathlib.Path) -> None:
+    manifest = read(
+        root,
+        'text,labels\nx,"[\'Mass\', \'Edema\']"\ny,"[""Mass""]"\nz,nan\nw,"{\'Mass\': 0}"\n',
+        labels_from="labels",
+    )
+    assert manifest.label_names == ("Edema", "Mass")
+    labels = [rows[0].labels for rows in studies(manifest).values()]
+    assert labels[:2] == [(1, 1), (0, 1)] and all(math.isnan(value) for value in labels[2])
+    assert "must be labels joined by | or a list" in manifest.source.rejected[0].reason
+
+
+def test_separators_of_labels(root: pathlib.Path) -> None:
+    manifest = read(root, "text,labels\nx,Mass; Edema\ny,Mass\n", labels_from="labels")
+    assert manifest.label_names == ("Edema", "Mass") and manifest.source.notes == []
+    manifest = read(root, 'text,labels\nx,"Mass, Edema"\ny,Mass|a;b\n', labels_from="labels")
+    assert manifest.label_names == ("Mass", "Mass, Edema", "a;b")
+    (note,) = manifest.source.notes
+    assert note.startswith("warning: labels with a comma count as one label each (1: 'Mass, Edema'")
+
+
+@pytest.mark.parametrize("separator", [";", "\t"])
+def test_other_separators_of_columns_are_named(root: pathlib.Path, separator: str) -> None:
+    with pytest.raises(UserError, match="separated by (semicolons|tabs): save the file with comma"):
+        read(root, f"image_path{separator}text\na.png{separator}b\n")
+
+
+def test_json_lines(root: pathlib.Path) -> None:
+    path = root.parent / "manifest.jsonl"
+    path.write_text(
+        '{"image_path": "a.png", "text": NaN, "patient_id": 7, "labels": [["Mass"], null]}\n'
+        '{"image_path": "b.png", "text": "x", "patient_id": "7", "labels": null}\n'
+        '{"image_path": "b.png", "text": {"findings": "x"}}\n'
+        '{"image_path": "b.png", "text": \n'
+    )
+    manifest = read_manifest(path, root, labels_from="labels")
+    rows = [row for rows in studies(manifest).values() for row in rows]
+    assert [(row.text, row.patient_id) for row in rows] == [("", "7"), ("x", "7")]
+    assert manifest.label_names == ("Mass",) and rows[0].labels == (1.0,)
+    assert [(r.row, r.reason[:21]) for r in manifest.source.rejected] == [
+        (3, "text is a JSON object"),
+        (4, "not JSON (Expecting v"),
+    ]

@@ -79,6 +79,13 @@ def test_layouts(tmp_path: Path, images: str, reports: str) -> None:
     check(tmp_path / "mimic", truth)
 
 
+def test_missing_reports_are_said_first(tmp_path: Path, capsys) -> None:
+    write_tree(tmp_path / "mimic", 12, 2, reports="none")
+    summary = prepare(tmp_path / "mimic")
+    line = "warning: no reports are there, so images and labels alone are built"
+    assert line in capsys.readouterr().err.splitlines()[0] and line in summary
+
+
 def test_reports_without_the_folder_files(tmp_path: Path) -> None:
     folder = tmp_path / "mimic"
     truth = write_tree(folder, 20, 2, reports="folder")

@@ -1,0 +1,94 @@
+"""Columns that are not read: named, and refused where they are almost certainly meant to be."""
+
+from pathlib import Path
+
+import pytest
+
+from medclip_jax.data.builders.manifest.columns import suggest, unused_columns, unused_lines
+from medclip_jax.data.table import Table, TableRow
+from medclip_jax.errors import UserError
+
+ALL = ("image_path", "text", "patient_id", "study_id", "split", "view")
+
+
+def table(columns: list[str], *values: list[str]) -> Table:
+    rows = [TableRow(n, dict(zip(columns, cells, strict=True))) for n, cells in enumerate(values)]
+    return Table(tuple(columns), rows)
+
+
+def lines(columns: list[str], *values: list[str], used: tuple[str, ...] = ()) -> list[str]:
+    return unused_lines(unused_columns(Path("m.csv"), table(columns, *values), used))
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("PatientID", "patient_id"),
+        ("Patient ID", "patient_id"),
+        ("patient", "patient_id"),
+        ("subject_id", "patient_id"),
+        ("SubjectID", "patient_id"),
+        ("pateint_id", "patient_id"),
+        ("StudyID", "study_id"),
+        ("study", "study_id"),
+        ("Accession Number", "study_id"),
+        ("Split", "split"),
+        ("path", "image_path"),
+        ("filename", "image_path"),
+        ("Image Path", "image_path"),
+        ("report", "text"),
+        ("findings", "text"),
+        ("Impression", "text"),
+        ("View", "view"),
+    ],
+)
+def test_a_name_for_a_column_that_is_missing(name: str, meant: str) -> None:
+    others = [column for column in ALL if column != meant]
+    with pytest.raises(UserError, match=f"did you mean {meant} for '{name}'") as error:
+        lines([*others, name], [""] * 6)
+    assert "\n" not in str(error.value)
+    # Beside the column itself, it is one that is not used.
+    assert lines([*ALL, name], [""] * 7) == [f"columns that are not used: {name}"]
+    # A label is used.
+    assert lines([*others, name], [""] * 6, used=(name,)) == []
+
+
+def test_all_of_them_in_a_line() -> None:
+    columns = ["image_path", "findings", "impression", "subject_id", "set"]
+    with pytest.raises(UserError, match=r"text for 'findings' and 'impression', patient_id for "):
+        lines(columns, ["a.png", "x", "y", "1", "train"])
+
+
+@pytest.mark.parametrize("name", ["set", "fold", "phase", "Usage of row"])
+def test_a_column_of_split_names_is_the_split(name: str) -> None:
+    with pytest.raises(UserError, match=f"did you mean split for '{name}'"):
+        lines(["text", name], ["a", "Train"], ["b", "VAL"], ["c", "testing"])
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "meant"),
+    [
+        ("fold", "01", "split"),
+        ("set", ["NIH", "train"], "split"),
+        ("ViewPosition", ["PA", "AP"], "view"),
+        ("notes", "ab", ""),
+    ],
+)
+def test_what_may_mean_something_else_is_asked(name: str, values: list[str], meant: str) -> None:
+    found = lines(["text", name], *(["a", value] for value in values))
+    question = f"; did you mean {meant} for '{name}'?" if meant else ""
+    assert found == [f"{'warning: ' * bool(meant)}columns that are not used: {name}{question}"]
+
+
+def test_other_columns_are_named() -> None:
+    assert lines([*ALL, "license", "source", ""], [""] * 9) == [
+        "columns that are not used: license, source"
+    ]
+    assert lines([*ALL], [""] * 6) == []
+
+
+def test_a_remark_where_neither_image_nor_text_is_there() -> None:
+    assert suggest(["path", "report", "x"]) == (
+        " (did you mean image_path for 'path', text for 'report'?)"
+    )
+    assert suggest(["x"]) == ""

@@ -8,6 +8,8 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from medclip_jax.data.report_headers import HEADER, KNOWN_NAMES, REMARKS, section_name
+
 DEFAULT_SECTIONS = ("findings", "impression")
 MIN_WORDS = 3  # ConVIRT (arXiv 2010.00747) drops texts of fewer than three tokens.
 
@@ -28,48 +30,8 @@ class Section(NamedTuple):
     text: str
 
 
-_HEADER_NAMES = (
-    r"findings and impression|findings?|impressions?|conclusions?|indications?|comparisons?"
-    r"|techniques?|history|clinical (?:indication|history|information)|examination|exam"
-    r"|reason for exam(?:ination)?|recommendations?|notifications?|addendum"
-)
-# Capitals before a colon at the start of a line, or a common name there in any case. A common name
-# in capitals counts within a line too, for reports whose line ends were lost.
-_HEADER = re.compile(
-    rf"(?:^[ \t]*(?:[A-Z][A-Z ()/,-]*[A-Z)]|(?i:{_HEADER_NAMES}))"
-    rf"|(?<=\s)(?:{_HEADER_NAMES.upper()}))[ \t]*:(?=\s|$)",
-    re.MULTILINE,
-)
-# As they are met in MIMIC-CXR, by the list in MIT-LCP's parser.
-_IMPRESSION_MISSPELT = (
-    "impresson|imprression|imoression|impressoin|imprssion|impresion|imperssion|impession"
-)
-_FINDINGS_MISSPELT = "findins|findindgs|findgings|findngs|findnings|finidngs"
-# The first pattern found in a header gives its section's name. "ndication" because the first letter
-# is often lost, and before "impression" because such headers were once taken for impressions.
-_SECTION_NAMES = tuple(
-    (re.compile(pattern), name)
-    for pattern, name in (
-        (r"ndication|idication|reason for", "indication"),
-        (r"compari?si?on|comparrison|reference exam", "comparison"),
-        (r"end of impression", "end of impression"),  # in CheXpert Plus: signatures
-        (r"mpression|conclusion|" + _IMPRESSION_MISSPELT, "impression"),
-        (r"finding|" + _FINDINGS_MISSPELT, "findings"),
-        (r"history|clinical info", "history"),
-        (r"addend", "addendum"),
-        (r"technique", "technique"),
-        (r"recommendation", "recommendation"),
-        (r"notification", "notification"),
-        (r"exam", "examination"),
-        (
-            r"\b(?:views?|chest|radiographs?|portable|pa|ap|lat|lateral|ribs|bone windows?)\b",
-            "findings",
-        ),
-    )
-)
-_KNOWN_NAMES = frozenset(name for _, name in _SECTION_NAMES)
-_TITLE_LINE = re.compile(r"^[ \t]*(?:FINAL REPORT|_{5,})[ \t]*$", re.MULTILINE)
-_BLANK_LINE = re.compile(r"\n[ \t]*\n")
+_TITLE_LINE = re.compile(r"^[^\S\n]*(?:FINAL REPORT|_{5,})[^\S\n]*$", re.MULTILINE)
+_BLANK_LINE = re.compile(r"\n[^\S\n]*\n")
 
 
 def split_sections(report: str) -> list[Section]:
@@ -79,10 +41,10 @@ def split_sections(report: str) -> list[Section]:
     capitals and a colon, and a header that only names a view ("CHEST, TWO VIEWS:") opens the
     findings.
     """
-    matches = list(_HEADER.finditer(report))
+    matches = list(HEADER.finditer(report))
     starts = [match.start() for match in matches] + [len(report)]
     sections = [
-        Section(_section_name(match[0]), match[0], report[match.end() : end])
+        Section(section_name(match[0]), match[0], report[match.end() : end])
         for match, end in zip(matches, starts[1:], strict=True)
     ]
     preamble = report[: starts[0]]
@@ -93,18 +55,56 @@ def select_sections(report: str, sections: Sequence[str] = DEFAULT_SECTIONS) -> 
     """The texts of the named sections in the order asked for, with a blank line between two.
 
     - Of several sections of one name the last that is not empty counts (addenda come first).
+    - What stands under unknown headers ("LUNGS:") goes on with the findings before it, and is the
+      findings where the report has none.
     - A report without findings and impression gives, for either, what follows the first blank line
-      of its last section, where radiologists often write both without a header.
-    - A report without any known header is returned whole.
+      of its last section, where radiologists often write both without a header; else its comment.
+      Its comparison is not taken for it, as MIT-LCP's parser does: mostly that only names an
+      earlier study.
+    - A report without any known header is returned whole, and so is one with nothing but a comment
+      that has no such paragraph.
     """
     parts = split_sections(report)
-    if not any(part.name in _KNOWN_NAMES for part in parts):
-        return _TITLE_LINE.sub("", report).strip()
-    texts = {part.name: part.text.strip() for part in parts if part.text.strip()}
+    if all(part.name not in KNOWN_NAMES or part.name in REMARKS for part in parts):
+        return _only_comment(parts) or _TITLE_LINE.sub("", report).strip()
+    texts = _section_texts(parts)
     if not texts.keys() & set(DEFAULT_SECTIONS) and set(sections) & set(DEFAULT_SECTIONS):
-        paragraphs = _BLANK_LINE.split(parts[-1].text.strip(), maxsplit=1)
-        return paragraphs[1].strip() if len(paragraphs) > 1 else ""
+        remarks = (texts[name] for name in REMARKS if name in texts)
+        # A header of findings or impression with nothing under it does not count.
+        filled = [part for part in parts if part.name not in DEFAULT_SECTIONS] or parts
+        return _last_paragraph(filled) or "\n\n".join(remarks)
     return "\n\n".join(texts[name] for name in sections if name in texts)
+
+
+def _section_texts(parts: Sequence[Section]) -> dict[str, str]:
+    """Section to text; texts under unknown headers are among the findings."""
+    texts: dict[str, str] = {}
+    unknown = []
+    opened = ""
+    for part in parts:
+        text = part.text.strip()
+        if part.name in KNOWN_NAMES or part.name in ("preamble", "details"):
+            opened = part.name
+            texts |= {part.name: text} if text else {}
+        elif text and opened == "findings" and "findings" in texts:
+            texts["findings"] += f"\n{part.header.strip()} {text}"
+        elif text:
+            unknown.append(f"{part.header.strip()} {text}")
+    return {"findings": "\n".join(unknown)} | texts if unknown else texts
+
+
+def _last_paragraph(parts: Sequence[Section]) -> str:
+    """What follows the first blank line of the last section, or ""."""
+    paragraphs = _BLANK_LINE.split(parts[-1].text.strip(), maxsplit=1)
+    return paragraphs[1].strip() if len(paragraphs) > 1 else ""
+
+
+def _only_comment(parts: Sequence[Section]) -> str:
+    """The last paragraph of a report that is a comment and at most a title before it, or ""."""
+    *before, last = parts
+    title = _TITLE_LINE.sub("", "".join(part.text for part in before))
+    is_only = last.name in REMARKS and len(before) <= 1 and "." not in title
+    return _last_paragraph(parts) if is_only else ""
 
 
 def split_sentences(text: str) -> list[str]:
@@ -115,6 +115,7 @@ def split_sentences(text: str) -> list[str]:
     after the number of a list item ("1. No effusion."), which stays with its sentence. Only white
     space is lost, and a sentence split again is itself.
     """
+    text = _SPACES.sub(" ", text)
     sentences, start = [], 0
     for match in _BREAK.finditer(text):
         if _is_break(text, start, match):
@@ -156,8 +157,11 @@ _BREAK = re.compile(
     r"|\n(?P<blank>[ \t]*\n)"
     r"|\n[ \t]*(?=(?P<bullet>[-*•]\s)|\(?(?P<number>\d{1,2})[.)]\s)"
 )
+_SPACES = re.compile(r"[^\S\n]+")
 _LIST_MARKER = re.compile(r"^(?:[-*•]|\(?\d{1,2}[.)])\s+")
 _ITEM_NUMBER = re.compile(r"\s*\(?(\d{1,2})[.)]\s")
+_BARE_NUMBER = re.compile(r"\s*\(?\d{1,2}")
+_LAST_WORDS = 100  # characters
 _WORD = re.compile(r"\w+")
 _NEVER_LAST = frozenset("dr mr mrs ms prof vs fig figs cf ca approx e.g i.e resp".split())
 _SELDOM_LAST = re.compile(r"(?:[a-z]\.)+[a-z]|al|etc|jr|sr|inc|hr|hrs|min|dept")
@@ -168,9 +172,12 @@ def _is_break(text: str, start: int, match: re.Match[str]) -> bool:
     """Whether the sentence from `start` ends with this match of `_BREAK`."""
     if match["blank"] is not None or match["bullet"] is not None:
         return True
-    sentence = text[start : match.start()]
     if match["number"] is not None:
-        return _starts_item(sentence, int(match["number"]))
+        return _starts_item(text[start : match.start()], int(match["number"]))
+    if _BARE_NUMBER.fullmatch(text, start, match.start()):
+        return False  # the number of a list item
+    # The last words decide; a text without breaks must not be read again from its start each time.
+    sentence = text[max(start, match.start() - _LAST_WORDS) : match.start()]
     return _ends_sentence(sentence, match[0], text[match.end() :].lstrip()[:1])
 
 
@@ -190,15 +197,8 @@ def _ends_sentence(sentence: str, stop: str, following: str) -> bool:
     if stop.startswith("..") or not words:
         return not following.islower()
     word = words[-1].lstrip("([\"'").lower()
-    if sentence.strip() == words[-1] and re.fullmatch(r"\(?\d{1,2}", words[-1]):
-        return False  # the number of a list item
     if word in _NEVER_LAST or _TITLE_INITIAL.search(sentence):
         return False
     if word == "no":
         return not following.isdigit()
     return not (_SELDOM_LAST.fullmatch(word) and (following.islower() or following.isdigit()))
-
-
-def _section_name(header: str) -> str:
-    name = header.strip(" \t:").lower()
-    return next((known for pattern, known in _SECTION_NAMES if pattern.search(name)), name)

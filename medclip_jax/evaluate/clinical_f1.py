@@ -10,7 +10,8 @@ class ClinicalF1:
     """Counts which findings are stated, and which should be.
 
     A label occurs if a row has it. Where a weighting loses all rows that have a label that occurs,
-    its F1 and the macro mean are NaN, so that the mean is always over the same labels.
+    its F1 and the macro mean are NaN, so that the mean is always over the same labels. Where no
+    label occurs, there is nothing to find, and all figures are NaN.
     """
 
     def __init__(
@@ -47,7 +48,7 @@ class ClinicalF1:
         total = stated.sum() + present.sum()
         metrics = {
             self.name: float(np.mean(values[self.occurs])) if self.occurs.any() else np.nan,
-            f"{self.name}_micro": float(2 * found.sum() / total) if total else np.nan,
+            f"{self.name}_micro": float(2 * found.sum() / total) if present.any() else np.nan,
         }
         return metrics | {
             f"{self.name}/{label}": float(value)

@@ -9,12 +9,14 @@ a list, up to "but", a new statement or the end of the sentence; a cue after it 
 
 import functools
 import re
+import textwrap
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
+from medclip_jax.data.builders.synthetic_cxr.findings import LABEL_NAMES as SYNTHETIC_LABELS
 from medclip_jax.data.reports import normalize_sentence, split_sentences
 from medclip_jax.errors import UserError
 from medclip_jax.evaluate.finding_lexicon import (
@@ -26,10 +28,14 @@ from medclip_jax.evaluate.finding_lexicon import (
     NOT_FINDINGS,
     PLACES,
     STATEMENT_OPENERS,
+    SUPPORT_DEVICES,
     TERMS,
 )
 
 PRESENT, UNCERTAIN, DENIED = 1.0, -1.0, 0.0
+# Of a text without full stops so many characters are read as one sentence: far more than any has,
+# and the time grows with the square.
+_MAX_LENGTH = 2000
 # Of several mentions of a finding the first of these counts.
 _PRECEDENCE = (PRESENT, UNCERTAIN, DENIED)
 
@@ -42,21 +48,27 @@ class _Span(NamedTuple):
     end: int
 
 
-def extract_findings(text: str) -> dict[str, float]:
+def extract_findings(text: str, *, devices_count: bool = False) -> dict[str, float]:
     """What a report says of each of CheXpert's fourteen labels.
+
+    Args:
+        text: the report, in English.
+        devices_count: whether a device stands against "No Finding", as in the synthetic set; in
+            CheXpert it does not.
 
     Returns:
         Label to 1 present, 0 denied or -1 uncertain; NaN where it is not mentioned. Of several
-        mentions present counts before uncertain, and uncertain before denied. "No Finding" is 1 if
-        nothing is present or uncertain, 0 if something is present, -1 if something is at most
-        uncertain, and NaN for a text without words. A device counts as a finding there, as in the
-        synthetic set and other than in CheXpert.
+        mentions present counts before uncertain, and uncertain before denied. "No Finding" is 1
+        where no other label is present or uncertain; where CheXpert's labeler leaves it blank it is
+        0 if one is present, and -1 if one is at most uncertain. It is NaN for a text without words.
     """
     statuses: dict[str, set[float]] = {label: set() for label in LABEL_NAMES}
     for sentence in split_sentences(text):
-        for label, status in _statements(sentence.lower()):
-            statuses[label].add(status)
-    said = set().union(*statuses.values())
+        for piece in textwrap.wrap(sentence.lower(), _MAX_LENGTH, break_on_hyphens=False):
+            for label, status in _statements(piece):
+                statuses[label].add(status)
+    against = [name for name in LABEL_NAMES if devices_count or name != SUPPORT_DEVICES]
+    said = set().union(*(statuses[name] for name in against))
     if normalize_sentence(text):
         opposite = {PRESENT: DENIED, UNCERTAIN: UNCERTAIN, DENIED: PRESENT, np.nan: PRESENT}
         statuses[NO_FINDING] = {opposite[_strongest(said)]}
@@ -68,13 +80,16 @@ def extract_labels(
 ) -> Float[np.ndarray, "texts labels"]:
     """What each text says of each label, as `extract_findings` gives it.
 
+    "No Finding" is CheXpert's, but the synthetic set's if the labels are those of that set.
+
     Raises:
         UserError: a label is none of CheXpert's.
     """
     for name in label_names:
         if name not in LABEL_NAMES:
             raise UserError(f"no rules for label {name!r}; there are {', '.join(LABEL_NAMES)}")
-    found = [extract_findings(text) for text in texts]
+    devices_count = set(label_names) == set(SYNTHETIC_LABELS)
+    found = [extract_findings(text, devices_count=devices_count) for text in texts]
     values = [[findings[name] for name in label_names] for findings in found]
     return np.array(values, np.float32).reshape(len(texts), len(label_names))
 
@@ -118,17 +133,21 @@ def _statements(sentence: str) -> Iterator[tuple[str, float]]:
         for label, pattern in _MENTIONS.items()
         for match in pattern.finditer(sentence)
     ]
+    if not mentions:
+        return
     cues = _find_cues(sentence, mentions)
     for mention in mentions:
         near = [cue for cue in cues if cue.name != "either" or _is_next(mention, cue, mentions)]
         kinds = _kinds_before(mention, near) | _kinds_after(mention, near, sentence)
         if kinds & {"ignored_before", "ignored_after"}:
             continue
+        if "unchanged" in kinds:
+            kinds.discard("either")
         if "doubtful_after" in kinds:
             yield mention.name, UNCERTAIN
         elif kinds & {"denied_after", "denied_before"}:
             yield mention.name, DENIED
-        elif kinds & {"doubtful_before", "either"}:
+        elif kinds & {"doubtful_before", "suspected_after", "either"}:
             yield mention.name, UNCERTAIN
         else:
             yield mention.name, PRESENT
@@ -143,6 +162,12 @@ def _find_cues(sentence: str, mentions: Sequence[_Span]) -> list[_Span]:
         for cue in cues
         if sentence[cue.start : cue.end] != "or"
         or (any(m.end <= cue.start for m in mentions) and any(m.start >= cue.end for m in mentions))
+    ]
+    # "Over" prefers one to the other in "favors atelectasis over pneumonia" only.
+    cues = [
+        cue
+        for cue in cues
+        if sentence[cue.start : cue.end] != "over" or "favo" in sentence[: cue.start]
     ]
     for match in _OPENER.finditer(sentence):
         ends = [cue.start for cue in cues if cue.name == "end" and cue.start >= match.end()]

@@ -30,10 +30,10 @@ from medclip_jax.evaluate.encode import (
     text_groups,
 )
 from medclip_jax.evaluate.finding_extractor import PRESENT, extract_labels
-from medclip_jax.evaluate.finding_lexicon import LABEL_NAMES
+from medclip_jax.evaluate.finding_lexicon import LABEL_NAMES, NO_FINDING
 from medclip_jax.evaluate.request import Request
 from medclip_jax.evaluate.result import EvaluationResult, figures_go_on, summarize
-from medclip_jax.evaluate.text_metrics import TextMetrics
+from medclip_jax.evaluate.text_metrics import TextMetrics, tokenize
 
 MOST_COMMON = "most_common_report/"
 OVER_MOST_COMMON = "improvement_over_most_common_report/"
@@ -41,6 +41,37 @@ REFERENCE = "reference/"
 PRIOR_MENTION_RATE = "prior_mention_rate"
 VERSUS_REPORT = "clinical_f1_vs_report"
 VERSUS_LABELS = "clinical_f1"
+
+
+class ReferenceReading:
+    """What the finding extractor reads off the references.
+
+    Attributes:
+        names_findings: whether any reference states, denies or doubts a finding.
+        states_findings: whether any reference states one.
+        labels: 1 where a reference states one of `LABEL_NAMES`, else 0; all NaN if none states a
+            finding. "No Finding" alone, which every text of another language has, is none.
+    """
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        found = extract_labels(texts)
+        findings = np.delete(found, LABEL_NAMES.index(NO_FINDING), axis=1)
+        self.names_findings = not np.isnan(findings).all()
+        self.states_findings = bool((findings == PRESENT).any())
+        stated = (found == PRESENT).astype(np.float32)
+        self.labels = stated if self.states_findings else np.full_like(stated, np.nan)
+
+    @property
+    def problem(self) -> str:
+        """Why clinical F1 is undefined, or ""."""
+        if not self.names_findings:
+            return (
+                f"{VERSUS_LABELS} and {VERSUS_REPORT} are undefined: the rules, which are for"
+                " English, read no finding in any reference report"
+            )
+        if not self.states_findings:
+            return f"{VERSUS_REPORT} is undefined: no reference report states a finding"
+        return ""
 
 
 class ReportMetrics:
@@ -57,15 +88,14 @@ class ReportMetrics:
             label_names: Labels that the extractor has rules for; none leaves `clinical_f1` out.
         """
         self._text = TextMetrics(generated, table.texts)
-        stated = extract_labels(generated) == PRESENT
-        in_reference = extract_labels(table.texts) == PRESENT
-        self._clinical = [
-            ClinicalF1(stated, in_reference.astype(np.float32), LABEL_NAMES, VERSUS_REPORT)
-        ]
+        reading = ReferenceReading(table.texts)
+        self._clinical = []
         if label_names:
-            columns = [LABEL_NAMES.index(name) for name in label_names]
-            known = ClinicalF1(stated[:, columns], table.labels, label_names, VERSUS_LABELS)
-            self._clinical.insert(0, known)
+            stated = extract_labels(generated, label_names) == PRESENT
+            labels = table.labels if reading.names_findings else np.full_like(table.labels, np.nan)
+            self._clinical.append(ClinicalF1(stated, labels, label_names, VERSUS_LABELS))
+        stated = extract_labels(generated) == PRESENT
+        self._clinical.append(ClinicalF1(stated, reading.labels, LABEL_NAMES, VERSUS_REPORT))
         self._mentions_prior = prior_mentions(generated)
 
     def __call__(self, weights: Float[np.ndarray, "rows"]) -> dict[str, float]:
@@ -135,6 +165,9 @@ def evaluate(
         "most_common_report": {"text": most_common, "times": times, "of": len(training_texts)},
         "reports": path,
     }
+    if problem := ReferenceReading(table.texts).problem:
+        print(problem)
+        notes["undefined"] = problem
     columns = [studies.label_names.index(name) for name in names]
     return _score(table.with_labels(columns), names, reports, request, notes)
 
@@ -190,12 +223,12 @@ _PROTOCOL = {
     },
     "clinical_f1": "a finding counts as stated if the rules of finding_extractor find it present; "
     "uncertain, denied and unmentioned count as not stated; macro over the labels that occur, "
-    "micro over all",
+    "micro over all; undefined where the references state no finding",
 }
 
 
 def _with_text(table: StudyTable) -> StudyTable:
-    table = table.subset(np.array([bool(text) for text in table.texts]))
+    table = table.subset(np.array([bool(tokenize(text)) for text in table.texts]))
     if not table.texts:
         raise UserError("no study with an image has a report; evaluate another --dataset")
     return table

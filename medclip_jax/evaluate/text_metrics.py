@@ -29,7 +29,8 @@ class TextMetrics:
     """The metrics of generated texts against one reference each.
 
     BLEU is that of the whole corpus, from the counts of the weighted rows; the others are weighted
-    means of a value per row (`rouge_l`, `meteor`, `cider`).
+    means of a value per row (`rouge_l`, `meteor`, `cider`). A metric is NaN where the references
+    give nothing to compare with: no word at all, no n-gram of BLEU's order, or for CIDEr one text.
     """
 
     def __init__(self, generated: Sequence[str], references: Sequence[str]):
@@ -39,11 +40,12 @@ class TextMetrics:
         self.rouge_l = rouge_l(words, expected)
         self.cider = cider(words, expected)
         self.meteor = meteor(words, expected)
+        self._num_words = np.array([len(words) for words in expected], np.float64)
 
     def __call__(self, weights: Float[np.ndarray, "rows"]) -> dict[str, float]:
         """`bleu1` to `bleu4`, `rouge_l`, `cider` and `meteor`."""
         bleu = {f"bleu{order}": self._bleu(weights, order) for order in range(1, MAX_ORDER + 1)}
-        return bleu | {
+        metrics = bleu | {
             name: float(np.average(values, weights=weights))
             for name, values in (
                 ("rouge_l", self.rouge_l),
@@ -51,13 +53,15 @@ class TextMetrics:
                 ("meteor", self.meteor),
             )
         }
+        return metrics if weights @ self._num_words else dict.fromkeys(metrics, np.nan)
 
 
 class BleuCounts:
     """What BLEU (Papineni et al., ACL 2002) is made of: clipped n-gram matches and lengths.
 
     The matches are NLTK's. BLEU-n is the brevity penalty times the geometric mean of the precisions
-    of 1- to n-grams, without smoothing: zero where one of them is.
+    of 1- to n-grams, without smoothing: zero where one of them is, NaN where no reference is as
+    long as an n-gram.
     """
 
     def __init__(self, generated: Sequence[Sequence[str]], references: Sequence[Sequence[str]]):
@@ -72,10 +76,13 @@ class BleuCounts:
         self._lengths = np.array([len(words) for words in generated], np.float64)
         self._reference_lengths = np.array([len(words) for words in references], np.float64)
         self._ngrams = np.maximum(self._lengths[:, None] - np.arange(MAX_ORDER), 0.0)
+        self._has_ngrams = self._reference_lengths[:, None] > np.arange(MAX_ORDER)
 
     def __call__(self, weights: Float[np.ndarray, "rows"], order: int = MAX_ORDER) -> float:
         """BLEU of the order on the rows of a weighting, which count as often as they weigh."""
         matches, ngrams = weights @ self._matches[:, :order], weights @ self._ngrams[:, :order]
+        if not weights @ self._has_ngrams[:, order - 1]:
+            return np.nan
         if not np.all(matches):
             return 0.0
         ratio = (weights @ self._reference_lengths) / (weights @ self._lengths)
@@ -125,11 +132,14 @@ def cider(
     The mean over n from 1 to 4 of the cosine similarity of TF-IDF weighted n-grams, where those of
     the generated text are clipped to the reference's, times a Gaussian penalty (sigma 6) on the
     difference of the lengths in words. Document frequencies are those of the references given, and
-    stay so when rows are weighted. Our own: the one package that has it, pycocoevalcap, weighs
-    100 MB and brings Java programs.
+    stay so when rows are weighted. NaN if all references are the same: n-grams that are in each
+    of them weigh nothing. Our own: the one package that has it, pycocoevalcap, weighs 100 MB and
+    brings Java programs.
     """
     lengths = np.array([len(words) for words in generated], np.float64)
     difference = lengths - np.array([len(words) for words in references], np.float64)
+    if len({tuple(words) for words in references}) == 1:
+        return np.full(len(lengths), np.nan)
     total = np.zeros(len(lengths))
     for order in range(1, MAX_ORDER + 1):
         counts = [_ngrams(words, order) for words in references]

@@ -1,5 +1,7 @@
 """Sections and sentences of reports: cases from MIMIC-CXR and OpenI, and properties."""
 
+import time
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -86,6 +88,9 @@ def test_sections_come_in_the_order_asked_for() -> None:
         ("Impression:", "impression"),
         ("findings:", "findings"),
         ("NOTE:", "note"),
+        ("WETREAD:", "wet read"),
+        ("ACCESSION NUMBER:", "details"),
+        ("ÉCHOGRAPHIE:", "échographie"),
     ],
 )
 def test_header_names(header: str, name: str) -> None:
@@ -121,6 +126,11 @@ def test_the_last_paragraph_begins_after_the_first_blank_line() -> None:
     assert reports.select_sections(report) == "Lungs clear.\n \n Heart normal."
 
 
+def test_empty_findings_do_not_hide_the_last_paragraph() -> None:
+    report = " INDICATION:  Cough.\n \n Lungs clear.\n CHEST, TWO VIEWS:\n IMPRESSION: \n"
+    assert reports.select_sections(report) == "Lungs clear."
+
+
 def test_a_section_that_was_not_asked_for_gives_nothing() -> None:
     assert reports.select_sections("FINDINGS: Clear lungs.", ["impression"]) == ""
     assert reports.report_sentences("FINDINGS: Clear lungs.", ("impression",)) == ()
@@ -130,6 +140,101 @@ def test_a_report_without_known_headers_is_whole() -> None:
     assert reports.select_sections(" The lungs are clear. ") == "The lungs are clear."
     assert reports.select_sections("FINAL REPORT\n ICU: intubated.") == "ICU: intubated."
     assert reports.select_sections("  \n") == ""
+
+
+COMMENT = " FINAL REPORT\n COMMENT:  AP chest compared to ___.\n \n Lungs are clear.  Heart big.\n"
+
+
+@pytest.mark.parametrize("header", ["COMMENT", "COMMENTS", "NOTE", "WET READ"])
+@pytest.mark.parametrize("title", ["", " PORTABLE AP, ___\n \n"])
+def test_a_report_that_is_a_comment_gives_its_last_paragraph(header: str, title: str) -> None:
+    report = COMMENT.replace(" COMMENT", f"{title} {header}")
+    assert reports.select_sections(report) == "Lungs are clear.  Heart big."
+
+
+def test_no_text_is_lost_for_a_comment() -> None:
+    for report in (
+        "COMMENT: Lungs are clear.",
+        "The lungs are clear. The heart is big.\nNOTE: Dr. ___ was told.\n\nBy phone.",
+        "BEVINDINGEN: geen.\nNOTE: a\n\nb",
+    ):
+        assert reports.select_sections(report) == report
+    report = "INDICATION: Cough.\nCOMMENT: Lungs are clear."
+    assert reports.select_sections(report) == "Lungs are clear."
+    assert reports.select_sections("FINDINGS: Big heart.\nCOMMENT: Read late.") == "Big heart."
+
+
+def test_a_comparison_is_no_finding() -> None:
+    assert reports.select_sections(" INDICATION: Cough.\n COMPARISON: Radiograph of ___.") == ""
+
+
+@pytest.mark.parametrize(
+    "report",
+    [
+        "TÉCNICA: a\nHALLAZGOS: findings.\nCONCLUSIÓN: impression.",
+        "TECNICA: a\nHALLAZGOS: findings.\nCONCLUSION: impression.",
+        "Datos clínicos: a\nHallazgos: findings.\nImpresión diagnóstica: impression.",
+        "MOTIVO: a\nCOMPARACIÓN: b\nHALLAZGO: findings.\nIMPRESION: impression.",
+        "INDICATION : a\nTECHNIQUE : b\nRESULTATS : findings.\nCONCLUSION : impression.",
+        "RENSEIGNEMENTS CLINIQUES : a\nRÉSULTAT : findings.\nCONCLUSION : impression.",
+        "Résultats : findings.\nConclusion : impression.\nRecommandation : a",
+        "KLINISCHE ANGABEN: a\nTECHNIK: b\nBEFUND: findings.\nBEURTEILUNG: impression.",
+        "Fragestellung: a\nVergleich: b\nBefund: findings.\nBeurteilung: impression.",
+        "INDICAÇÃO: a\nTÉCNICA: b\nACHADOS: findings.\nIMPRESSÃO: impression.",
+        "Dados clínicos: a\nAchados: findings.\nConclusão: impression.",
+        "QUESITO CLINICO: a\nTECNICA: b\nREFERTO: findings.\nCONCLUSIONI: impression.",
+        "TECNICA: a. HALLAZGOS: findings. CONCLUSION: impression.",
+    ],
+)
+def test_headers_of_other_languages(report: str) -> None:
+    assert reports.select_sections(report) == "findings.\n\nimpression."
+    assert reports.select_sections(report, ["impression"]) == "impression."
+
+
+@pytest.mark.parametrize(
+    ("report", "text"),
+    [
+        ("INDICATIE: a\nBEVINDINGEN: b\n\nCONCLUSIE: c", None),
+        ("ОПИСАНИЕ: a\n\nЗАКЛЮЧЕНИЕ: b", None),
+        ("DATE: 2020\nLungs are clear.", None),
+        ("INDICATION: a\nBEVINDINGEN: b", "BEVINDINGEN: b"),
+        ("REPORT: Lungs clear.\nIMPRESSION: Normal.", "REPORT: Lungs clear.\n\nNormal."),
+        ("LUNGS: Clear.\nHEART: Big.\nIMPRESSION: c", "LUNGS: Clear.\nHEART: Big.\n\nc"),
+        ("FINDINGS:\n\nLUNGS: Clear.\nIMPRESSION: c", "LUNGS: Clear.\n\nc"),
+        ("FINDINGS: PA.\nLUNGS: Clear.\nIMPRESSION: c", "PA.\nLUNGS: Clear.\n\nc"),
+        ("FINDINGS: a\nIMPRESSION: b\nSIGNED BY: c\nOTHER: d", "a\n\nb"),
+        ("DATE: 2020\nPATIENT: X\nNARRATIVE: y\nIMPRESSION: b", "b"),
+    ],
+)
+def test_text_under_unknown_headers_is_kept(report: str, text: str | None) -> None:
+    assert reports.select_sections(report) == (report if text is None else text)
+
+
+def test_other_ends_of_lines_and_spaces() -> None:
+    report = "\u00a0FINDINGS:\r\n\tLungs clear\r\n\r\nHeart is big\r\nIMPRESSION:\r\n___ chest.\r\n"
+    assert reports.split_sentences(reports.select_sections(report)) == [
+        "Lungs clear",
+        "Heart is big",
+        "___ chest.",
+    ]
+    title = "FINAL REPORT\r\nCOMMENT: a\r\n\r\nLungs clear.\r\n"
+    assert reports.select_sections(title) == "Lungs clear."
+
+
+@pytest.mark.parametrize("piece", ["seen at a.m. and ", "Dr. J. ", "NO EFFUSION ", "___ ", "(1. "])
+def test_long_texts_without_breaks_are_split_in_time_that_grows_with_their_length(
+    piece: str,
+) -> None:
+    def seconds(length: int) -> float:
+        report = piece * (length // len(piece))
+        start = time.process_time()
+        sentences = reports.split_sentences(reports.select_sections(report))
+        taken = time.process_time() - start
+        assert "".join("".join(sentences).split()) == "".join(report.split())
+        return taken
+
+    # Of eight times the length; with its square it was 64 times as long.
+    assert seconds(2**16) < 25 * max(seconds(2**13), 0.01)
 
 
 @pytest.mark.parametrize(

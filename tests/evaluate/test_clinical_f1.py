@@ -32,3 +32,11 @@ def test_f1_is_undefined_where_a_weighting_loses_a_label():
     assert lost["clinical_f1/A"] == 1.0
     # Of A three of three; of B one stated that is not there.
     assert lost["clinical_f1_micro"] == pytest.approx(2 * 3 / (2 * 3 + 1))
+
+
+@pytest.mark.parametrize("label", [0.0, np.nan])
+def test_without_a_label_that_occurs_nothing_is_defined(label):
+    stated = np.array([[True, False], [False, True]])
+    metrics = ClinicalF1(stated, np.full((2, 2), label, np.float32), ("A", "B"))(np.ones(2))
+    assert set(metrics) == {"clinical_f1", "clinical_f1_micro", "clinical_f1/A", "clinical_f1/B"}
+    assert np.isnan(list(metrics.values())).all()

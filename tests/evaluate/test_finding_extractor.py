@@ -32,7 +32,6 @@ SHORT = {
     "FX": "Fracture",
     "SD": "Support Devices",
 }
-CLEAR = "LO0 LL0 ED0 CO0 PN0 AT0"
 # A sentence, and what it says: 1 present, 0 denied, ? uncertain; what is left out is not mentioned.
 SENTENCES = [
     ("No focal consolidation, pleural effusion, or pneumothorax.", "CO0 EF0 PX0"),
@@ -77,8 +76,9 @@ SENTENCES = [
     ("The cardiomediastinal and hilar contours are within normal limits.", "CM0 EC0"),
     ("Widened mediastinum, concerning for aortic injury.", "EC1"),
     ("The mediastinum is not widened.", "EC0"),
-    ("Lungs are clear without focal consolidation, effusion or pneumothorax.", f"{CLEAR} EF0 PX0"),
-    ("Lungs are clear except for minimal left basilar atelectasis.", "LO0 LL0 ED0 CO0 PN0 AT1"),
+    # CheXpert leaves blank what clear lungs do not name.
+    ("Lungs are clear without focal consolidation, effusion or pneumothorax.", "CO0 EF0 PX0"),
+    ("Lungs are clear except for minimal left basilar atelectasis.", "AT1"),
     ("Left lung is clear of airspace disease and free of edema.", "LO0 ED0"),
     ("Costophrenic angles are sharp.", "EF0"),
     ("No acute displaced rib fractures are identified.", "FX0"),
@@ -128,12 +128,30 @@ def test_sentences_in_the_style_of_radiologists(sentence, expected):
         ("Tortuous aorta. The lungs are clear.", 1.0),
         ("Small effusion. Possible pneumonia.", 0.0),
         ("Possible pneumonia. No effusion.", -1.0),
-        ("ET tube in place. The lungs are clear.", 0.0),
         (" . ", np.nan),
     ],
 )
-def test_no_finding_is_the_opposite_of_the_strongest_statement(text, expected):
-    np.testing.assert_equal(extract_findings(text)[NO_FINDING], expected)
+@pytest.mark.parametrize("devices_count", [True, False])
+def test_no_finding_is_the_opposite_of_the_strongest_statement(text, expected, devices_count):
+    found = extract_findings(text, devices_count=devices_count)
+    np.testing.assert_equal(found[NO_FINDING], expected)
+
+
+@pytest.mark.parametrize(
+    ("text", "chexpert", "synthetic"),
+    [
+        ("ET tube in place. The lungs are clear.", 1.0, 0.0),
+        ("Possible PICC. No effusion.", 1.0, -1.0),
+        ("Pacemaker with possible edema.", -1.0, 0.0),
+        ("Pacemaker with small effusion.", 0.0, 0.0),
+    ],
+)
+def test_a_device_stands_against_no_finding_in_the_synthetic_set_only(text, chexpert, synthetic):
+    assert extract_findings(text)[NO_FINDING] == chexpert
+    assert extract_findings(text, devices_count=True)[NO_FINDING] == synthetic
+    assert extract_labels([text], [NO_FINDING, "Edema"])[0, 0] == chexpert
+    place = SYNTHETIC_LABELS.index(NO_FINDING)
+    assert extract_labels([text], SYNTHETIC_LABELS)[0, place] == synthetic
 
 
 @pytest.mark.parametrize(
@@ -179,6 +197,13 @@ def test_what_synthetic_reports_doubt_is_uncertain_and_nothing_else_is(synthetic
     uncertain = found[:, SYNTHETIC_LABELS.index(label)] == -1
     assert np.mean(doubted == uncertain) > 0.99
     assert doubted.any() == (label != "Support Devices")
+
+
+def test_a_long_text_without_full_stops_is_read_in_time_and_whole():
+    text = "possible edema no effusion or pneumothorax the heart is enlarged " * 1000
+    found = extract_findings(text + "; a rib fracture is seen")
+    assert found["Fracture"] == found["Cardiomegaly"] == 1.0
+    assert found["Edema"] == -1.0
 
 
 def test_labels_are_chosen_by_name_and_unknown_ones_refused():

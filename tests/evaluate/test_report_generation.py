@@ -12,6 +12,7 @@ from support.vector_images import vectors_of
 from medclip_jax.errors import UserError
 from medclip_jax.evaluate.report_generation import evaluate, most_common_report
 from medclip_jax.evaluate.request import Request
+from medclip_jax.evaluate.table import print_result
 
 NORMAL = "The lungs are clear."
 EFFUSION = "Small left pleural effusion."
@@ -184,6 +185,47 @@ def test_studies_without_report_are_left_out(study, studies_of, opened, request_
         evaluate(Writer(["x"]), opened({"train": studies, "test": empty}), request_of())
     with pytest.raises(UserError, match="no split 'train'"):
         evaluate(Writer(["x"]), opened({"test": studies}), request_of())
+
+
+SPANISH = ["Sin derrame pleural.", "Derrame pleural derecho.", "Corazon normal."] * 2
+
+
+def test_reports_in_which_the_rules_read_nothing_have_no_clinical_f1(
+    study, studies_of, opened, request_of, capsys
+):
+    studies = studies_of(
+        [study(i, [[i]], report=text, labels=[0, 1, 0, 0]) for i, text in enumerate(SPANISH)],
+        NAMES,
+    )
+    result = evaluate(Writer(SPANISH), opened({"train": studies, "test": studies}), request_of())
+    clinical = {name: value for name, value in result.metrics.items() if "clinical_f1" in name}
+    assert {"clinical_f1", "clinical_f1_vs_report", "clinical_f1_vs_report/No Finding"} < set(
+        clinical
+    )
+    assert "random_initialization/clinical_f1_vs_report_micro" in clinical
+    assert "most_common_report/clinical_f1" in clinical
+    assert np.isnan(list(clinical.values())).all()
+    assert result.metrics["bleu2"] == 1.0
+    assert "are undefined" in result.protocol["undefined"]
+    assert result.protocol["undefined"] in capsys.readouterr().out
+    print_result(result, "reports")
+    row = next(r for r in capsys.readouterr().out.splitlines() if r.startswith("clinical_f1 "))
+    assert row.split() == ["clinical_f1", "–", "–", "–", "–"]
+    content = json.loads(result.write(request_of().output, "t", "d", "s").read_text())
+    assert content["metrics"]["clinical_f1_vs_report"] is None
+
+
+def test_without_a_finding_in_the_references_only_known_labels_count(case, request_of, capsys):
+    result = evaluate(Writer([NORMAL] * 3), case([NORMAL] * 3), request_of())
+    assert np.isnan(result.metrics["clinical_f1_vs_report"])
+    assert np.isnan(result.metrics["clinical_f1_vs_report_micro"])
+
+
+def test_references_without_words_are_left_out(study, studies_of, opened, request_of):
+    studies = studies_of([study(i, [[i]], report=t) for i, t in enumerate([NORMAL, "...", EDEMA])])
+    splits = {"train": studies, "test": studies}
+    result = evaluate(Writer(["x", "y", "z"]), opened(splits), request_of())
+    assert result.arrays["generated"].tolist() == ["x", "z"]
 
 
 def test_most_common_report_ignores_case_and_spacing_and_prefers_the_first():

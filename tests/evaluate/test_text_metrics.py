@@ -95,3 +95,16 @@ def test_equal_texts_score_highest_and_empty_ones_nothing():
     assert best["cider"] == pytest.approx(10.0) and best["meteor"] > 0.98
     nothing = TextMetrics([""] * 4, REFERENCES)(ONES)
     assert set(nothing.values()) == {0.0}
+
+
+def test_metrics_are_undefined_where_the_references_give_nothing():
+    nothing = TextMetrics(GENERATED, [""] * 4)(ONES)
+    assert len(nothing) == 7 and np.isnan(list(nothing.values())).all()
+    # A weighting may lose all references with words.
+    lost = TextMetrics(GENERATED, ["", *REFERENCES[1:]])(np.array([1.0, 0, 0, 0]))
+    assert np.isnan(list(lost.values())).all()
+    short = TextMetrics(["clear lungs", "big heart"], ["clear lungs", "normal heart"])(np.ones(2))
+    assert np.isnan(short["bleu3"]) and np.isnan(short["bleu4"])
+    assert short["bleu1"] == pytest.approx(3 / 4)
+    same = TextMetrics(REFERENCES[:2], REFERENCES[:1] * 2)(np.ones(2))
+    assert np.isnan(same.pop("cider")) and not np.isnan(list(same.values())).any()

@@ -80,6 +80,13 @@ def _parser() -> argparse.ArgumentParser:
     source.add_argument("--images", metavar="GLOB_OR_CSV", help="a CSV has a column image_path")
     source.add_argument("--texts", type=Path, metavar="FILE", help="one text a line")
     embed.add_argument("--output", type=Path, required=True, metavar="FILE.npz|.parquet")
+    embed.add_argument(
+        "--max-rejected",
+        type=float,
+        default=0.01,
+        metavar="SHARE",
+        help="of images (default: 0.01)",
+    )
     embed.set_defaults(run=_embed)
 
     export = commands.add_parser("export", help="the weights for PyTorch, Hugging Face or yourself")
@@ -325,7 +332,13 @@ def _embed(parsed: argparse.Namespace) -> None:
     from medclip_jax.embed import embed_to_file
 
     runtime.start()
-    embed_to_file(parsed.checkpoint, images=parsed.images, texts=parsed.texts, output=parsed.output)
+    embed_to_file(
+        parsed.checkpoint,
+        images=parsed.images,
+        texts=parsed.texts,
+        output=parsed.output,
+        max_rejected=parsed.max_rejected,
+    )
 
 
 def _export(parsed: argparse.Namespace) -> None:

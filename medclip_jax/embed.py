@@ -1,63 +1,138 @@
 """`medclip-jax embed`: the embeddings of many images or texts, written to one file."""
 
+import collections
 import csv
 import glob
+import io
+from collections.abc import Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
+from jaxtyping import Float
 
+from medclip_jax.data.builders.rows import Rejection
+from medclip_jax.data.table import read_lines, read_table
 from medclip_jax.errors import UserError
-from medclip_jax.inference import load
+from medclip_jax.inference import Encoder, load
+from medclip_jax.whole_file import check_writable, write_whole
 
 SUFFIXES = (".npz", ".parquet")
+_TABLES = (".csv", ".csv.gz", ".jsonl")
+_REJECTED = "rejected.csv"
+
+Embeddings = Float[np.ndarray, "num_examples size"]
 
 
 def embed_to_file(
-    checkpoint: Path, *, images: str | None, texts: Path | None, output: Path
+    checkpoint: Path,
+    *,
+    images: str | None,
+    texts: Path | None,
+    output: Path,
+    max_rejected: float = 0.01,
 ) -> None:
-    """Embeds what a glob, a CSV or a text file names and writes (`source`, `embedding`) rows.
+    """Embeds what a glob, a table or a text file names and writes (`source`, `embedding`) rows.
+
+    The rows are in the order of the input. Images that cannot be read are left out, and listed
+    with the reason in `rejected.csv` beside the output.
 
     Raises:
-        UserError: nothing is found, a file cannot be read, or the output's ending is unknown.
+        UserError: nothing is found, a text file cannot be read, the output cannot be written, or
+            more than the share `max_rejected` of the images was left out; the embeddings of the
+            others are written all the same.
     """
     if output.suffix not in SUFFIXES:
         raise UserError(f"--output {output} must end in {' or '.join(SUFFIXES)}")
-    sources = image_paths(images) if images else _lines(texts) if texts else []
+    if not 0 <= max_rejected <= 1:
+        raise UserError(f"the share of rejected images must be from 0 to 1, not {max_rejected}")
+    sources = image_paths(images) if images else read_lines(texts) if texts else []
+    check_writable(output)
     encoder = load(checkpoint)
-    embed = encoder.embed_images if images else encoder.embed_texts
-    embeddings = embed(sources, progress=True)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    if output.suffix == ".npz":
-        np.savez(output, source=np.array(sources), embedding=embeddings)
-    else:
-        import pyarrow
-        import pyarrow.parquet
-
-        table = pyarrow.table({"source": sources, "embedding": list(embeddings)})
-        pyarrow.parquet.write_table(table, output)
-    print(f"{len(sources)} embeddings of size {embeddings.shape[1]} in {output}")
+    if not images:
+        _write(output, sources, encoder.embed_texts(sources, progress=True))
+        return
+    embeddings, rejected = _embed_images(encoder, sources)
+    left_out = {rejection.row for rejection in rejected}
+    kept = [source for row, source in enumerate(sources, start=1) if row not in left_out]
+    if kept:
+        _write(output, kept, embeddings)
+    listed = output.with_name(_REJECTED)
+    if rejected or listed.exists():  # perhaps of an earlier call
+        _write_rejected(listed, rejected)
+    if rejected:
+        _report_rejected(rejected, len(sources), max_rejected, listed)
 
 
 def image_paths(pattern: str) -> list[str]:
-    """The files that a glob matches, or the `image_path` column of a CSV (relative to the CSV)."""
-    if not pattern.endswith(".csv"):
+    """The files that a glob matches, or the `image_path` column of a table (relative to it).
+
+    Rows of a table without an image are passed over.
+    """
+    if not pattern.lower().endswith(_TABLES):
         paths = sorted(glob.glob(pattern, recursive=True))
         if not paths:
             raise UserError(f"--images {pattern}: no file matches (quote the pattern)")
         return paths
-    try:
-        with open(pattern, encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file))
-    except OSError as error:
-        raise UserError(f"--images {pattern}: {error.strerror}") from None
-    if not rows or "image_path" not in rows[0]:
-        raise UserError(f"--images {pattern}: it needs a column image_path and at least one row")
-    return [str(Path(pattern).parent / row["image_path"]) for row in rows]
+    table = Path(pattern)
+    names = [row.cells.get("image_path", "") for row in read_table(table, ["image_path"]).rows]
+    paths = [str(table.parent / name) for name in names if name]
+    if not paths:
+        raise UserError(f"--images {pattern}: no row has an image_path")
+    if len(paths) < len(names):
+        print(f"{len(names) - len(paths)} rows of {pattern} name no image")
+    return paths
 
 
-def _lines(path: Path) -> list[str]:
-    try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"--texts {path} cannot be read as UTF-8 text: {error}") from None
-    return [line for line in lines if line]
+def _embed_images(encoder: Encoder, paths: Sequence[str]) -> tuple[Embeddings, list[Rejection]]:
+    """The embeddings of the images that can be read, and the others by their place in the list."""
+    embeddings, reasons = encoder.embed_readable_images(paths, progress=True)
+    rejected = [
+        Rejection(index + 1, paths[index], reason.removeprefix(f"{paths[index]}: "))
+        for index, reason in reasons.items()
+    ]
+    return embeddings, rejected
+
+
+def _report_rejected(
+    rejected: Sequence[Rejection], num_images: int, max_rejected: float, listed: Path
+) -> None:
+    if len(rejected) == 1:
+        what = f"1 of {num_images} images was left out: {rejected[0].path}: {rejected[0].reason}"
+    else:
+        ((reason, count),) = collections.Counter(r.reason for r in rejected).most_common(1)
+        what = (
+            f"{len(rejected)} of {num_images} images were left out, {count} of them: {reason} "
+            f"({next(r.path for r in rejected if r.reason == reason)})"
+        )
+    share = len(rejected) / num_images
+    if share > max_rejected:
+        raise UserError(
+            f"{what}; that is {share:.1%}, more than the {max_rejected:.1%} allowed "
+            f"(--max-rejected); see {listed}"
+        )
+    print(f"{what}; see {listed}")
+
+
+def _write_rejected(path: Path, rejected: Sequence[Rejection]) -> None:
+    def write(file: BinaryIO) -> None:
+        text = io.TextIOWrapper(file, "utf-8", newline="", write_through=True)
+        csv.writer(text, lineterminator="\n").writerows([Rejection._fields, *rejected])
+        text.detach()
+
+    write_whole(path, write)
+
+
+def _write(output: Path, sources: Sequence[str], embeddings: Embeddings) -> None:
+    def write(file: BinaryIO) -> None:
+        if output.suffix == ".npz":
+            np.savez(file, source=np.array(sources), embedding=embeddings)
+            return
+        import pyarrow
+        import pyarrow.parquet
+
+        table = pyarrow.table({"source": sources, "embedding": list(embeddings)})
+        pyarrow.parquet.write_table(table, file)
+
+    write_whole(output, write)
+    print(f"{len(sources)} embeddings of size {embeddings.shape[1]} in {output}")

@@ -121,7 +121,8 @@ HUGGINGFACE_BERT = NameTable(
         *_affine(f"{_ENCODER_LAYER}.output.dense", "layer_{layer}/mlp/output"),
         *_layer_norm(f"{_ENCODER_LAYER}.output.LayerNorm", "layer_{layer}/mlp_norm"),
     ),
-    left_out=("pooler.*", "cls.*", "embeddings.position_ids"),
+    # The last is CXR-BERT's.
+    left_out=("pooler.*", "cls.*", "embeddings.position_ids", "cls_projection_head.*"),
     prefix="bert.",
 )
 

@@ -5,49 +5,40 @@ file. Standard: https://dicom.nema.org/medical/dicom/current/output/html/part03.
 (pixels), C.11.1 (modality), C.11.2 (values of interest).
 """
 
-import io
+import contextlib
 import logging
 import math
+import threading
 import warnings
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 from jaxtyping import Bool, Float, Shaped, UInt8
 
+from medclip_jax.data.dicom_header import read_header
+from medclip_jax.data.grey_levels import shown_range, stretch
 from medclip_jax.errors import UserError
 
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-# Everything that `decode_dicom` looks at.
-_KEYWORDS = (
-    "SamplesPerPixel PhotometricInterpretation PlanarConfiguration NumberOfFrames Rows Columns "
-    "BitsAllocated BitsStored HighBit PixelRepresentation PixelPaddingValue "
-    "PixelPaddingRangeLimit PixelIntensityRelationshipSign RescaleSlope RescaleIntercept "
-    "RescaleType ModalityLUTSequence WindowCenter WindowWidth VOILUTFunction VOILUTSequence "
-    "RedPaletteColorLookupTableDescriptor GreenPaletteColorLookupTableDescriptor "
-    "BluePaletteColorLookupTableDescriptor RedPaletteColorLookupTableData "
-    "GreenPaletteColorLookupTableData BluePaletteColorLookupTableData PixelData"
-).split()
-
-
-def is_dicom(encoded: bytes) -> bool:
-    """Whether a file begins as DICOM files do: 128 bytes of anything, then "DICM"."""
-    return encoded[128:132] == b"DICM"
+_LEAST_INSIDE = 0.05  # of the pixels must be inside a window; under any other, nothing is seen
 
 
 def decode_dicom(encoded: bytes, name: str) -> UInt8[np.ndarray, "height width"]:
     """The image in a DICOM file, brighter where less radiation came through.
 
-    The values pass the modality's rescaling and the first window or table of values of interest,
-    and are stretched from their smallest and largest to 0 and 255; MONOCHROME1 is inverted, and
-    padding is black.
+    The values pass the modality's rescaling and the first table or window of values of interest,
+    and are stretched from their smallest and largest, but for strays (`shown_range`), to 0 and 255;
+    MONOCHROME1 is inverted, and padding is black.
 
-    Headers that contradict the pixels are met in practice. A window that makes all pixels equal is
-    left out. Where MONOCHROME2 says that large values are bright, and the sign of the intensity
-    relationship that they are air, the chest decides: the mediastinum is brighter than the lungs.
+    Headers that contradict the pixels are met in practice. A window, or a table, that leaves less
+    than a twentieth of the pixels between black and white is passed over; `read_header` says what
+    else counts as not given. Where MONOCHROME2 says that large values are bright, and the sign of
+    the intensity relationship that they are air, the chest decides: the mediastinum is brighter
+    than the lungs.
 
     Args:
         encoded: the file.
@@ -57,16 +48,9 @@ def decode_dicom(encoded: bytes, name: str) -> UInt8[np.ndarray, "height width"]
         UserError: the file is damaged, holds no image or several, or is compressed in a way that no
             installed decoder knows.
     """
-    import pydicom
-
-    # What it would print about a damaged file comes back in one line of ours.
-    logging.getLogger("pydicom").setLevel(logging.CRITICAL)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about fields that we do not use
-            header = pydicom.dcmread(io.BytesIO(encoded), specific_tags=list(_KEYWORDS))
-            _check_single_image(header, name)
-            return _shown(header)
+        with _quiet_pydicom:
+            return _shown(read_header(encoded, name))
     except UserError:
         raise
     except Exception as error:  # pydicom and its decoders raise whatever they meet
@@ -74,13 +58,37 @@ def decode_dicom(encoded: bytes, name: str) -> UInt8[np.ndarray, "height width"]
         raise UserError(f"{name}: not a readable DICOM file ({reason})") from error
 
 
-def _check_single_image(header: "Dataset", name: str) -> None:
-    needed = ("PixelData", "Rows", "Columns", "PhotometricInterpretation")
-    missing = ", ".join(keyword for keyword in needed if keyword not in header)
-    if missing:
-        raise UserError(f"{name}: a DICOM file without an image (no {missing})")
-    if int(header.get("NumberOfFrames") or 1) > 1:
-        raise UserError(f"{name}: {header.NumberOfFrames} frames; only single images can be read")
+class _QuietPydicom:
+    """Keeps pydicom from printing: what matters comes back in one line of ours.
+
+    Both switches are the whole process's. So the first of several threads turns them, and the last
+    one turns them back.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._num_inside = 0
+        self._undo = contextlib.ExitStack()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._num_inside += 1
+            if self._num_inside > 1:
+                return
+            self._undo.enter_context(warnings.catch_warnings())
+            warnings.filterwarnings("ignore", module=r"(pydicom|medclip_jax\.data\.dicom)")
+            logger = logging.getLogger("pydicom")
+            self._undo.callback(logger.setLevel, logger.level)
+            logger.setLevel(logging.CRITICAL)
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._num_inside -= 1
+            if self._num_inside == 0:
+                self._undo.close()
+
+
+_quiet_pydicom = _QuietPydicom()
 
 
 def _shown(header: "Dataset") -> UInt8[np.ndarray, "height width"]:
@@ -89,10 +97,7 @@ def _shown(header: "Dataset") -> UInt8[np.ndarray, "height width"]:
         return _luminance(pixels)
     is_padding = _padding(header, pixels)
     values = _values_of_interest(header, pixels, ~is_padding)
-    shown = values[~is_padding]
-    low, high = (float(shown.min()), float(shown.max())) if shown.size else (0.0, 0.0)
-    scaled = np.clip((values - low) * (255.0 / max(high - low, 1e-9)), 0, 255)
-    image = np.round(scaled).astype(np.uint8)
+    image = stretch(values, shown_range(values[~is_padding]))
     if _is_negative(header, image):
         image = 255 - image
     return np.where(is_padding, 0, image).astype(np.uint8)
@@ -103,9 +108,19 @@ def _pixels(header: "Dataset") -> Shaped[np.ndarray, "..."]:
     from pydicom.pixels import pixel_array
     from pydicom.pixels.processing import apply_color_lut
 
-    pixels = pixel_array(header)
-    is_palette = header.PhotometricInterpretation == "PALETTE COLOR"
-    return apply_color_lut(pixels, header) if is_palette else pixels
+    if header.PhotometricInterpretation == "PALETTE COLOR":
+        return apply_color_lut(pixel_array(header), header)
+    spare = header.get("HighBit", 0) + 1 - header.BitsStored
+    if spare <= 0 or header.file_meta.TransferSyntaxUID.is_encapsulated:
+        return pixel_array(header)
+    # The value is in the upper bits of a cell, though pydicom reads the lower ones; unless the
+    # header is wrong, and the upper ones hold nothing.
+    num_bits = header.BitsStored
+    header.BitsStored += spare
+    cells = pixel_array(header)
+    header.BitsStored = num_bits
+    as_lower_bits = cells << spare >> spare
+    return cells if np.array_equal(cells, as_lower_bits) else cells >> spare
 
 
 def _luminance(rgb: Shaped[np.ndarray, "height width 3"]) -> UInt8[np.ndarray, "height width"]:
@@ -119,8 +134,18 @@ def _padding(header: "Dataset", pixels: np.ndarray) -> Bool[np.ndarray, "height 
     if first is None:
         return np.zeros(pixels.shape, bool)
     last = header.get("PixelPaddingRangeLimit", first)
-    low, high = sorted((int(first), int(last)))
+    low, high = sorted(_as_stored(header, int(value)) for value in (first, last))
     return (pixels >= low) & (pixels <= high)
+
+
+def _as_stored(header: "Dataset", value: int) -> int:
+    """The value as a cell of a pixel would hold it, with a sign or without.
+
+    What is said of signed pixels is often written as an unsigned number: 63536 for -2000.
+    """
+    num_values = 2**header.BitsAllocated
+    smallest = -num_values // 2 if header.PixelRepresentation else 0
+    return (value - smallest) % num_values + smallest
 
 
 def _values_of_interest(
@@ -128,15 +153,58 @@ def _values_of_interest(
     pixels: Shaped[np.ndarray, "height width"],
     counted: Bool[np.ndarray, "height width"],
 ) -> Float[np.ndarray, "height width"]:
-    """The stored values rescaled, and through the window or table unless that leaves one value."""
-    from pydicom.pixels import apply_modality_lut, apply_voi_lut
-
-    values = apply_modality_lut(pixels, header)
-    if _has_table(header) or _has_window(header):
-        chosen = np.asarray(apply_voi_lut(values, header), np.float64)
-        if counted.any() and np.ptp(chosen[counted]) > 0:
+    """The stored values rescaled, and through the first table or window that shows something."""
+    values = _rescaled(header, pixels)
+    for chosen in _views(header, values):
+        shown = chosen[counted]
+        if not shown.size:
+            break
+        is_inside = (shown > shown.min()) & (shown < shown.max())
+        if is_inside.mean() >= _LEAST_INSIDE:
             return chosen
-    return np.asarray(values, np.float64)
+    return values
+
+
+def _rescaled(
+    header: "Dataset", pixels: Shaped[np.ndarray, "height width"]
+) -> Float[np.ndarray, "height width"]:
+    tables = header.get("ModalityLUTSequence")
+    if tables:
+        return _looked_up(header, tables[0], pixels.astype(np.float64))
+    return pixels * header.RescaleSlope + header.RescaleIntercept
+
+
+def _views(
+    header: "Dataset", values: Float[np.ndarray, "height width"]
+) -> Iterator[Float[np.ndarray, "height width"]]:
+    """The values through each table of values of interest, then through each window."""
+    from pydicom.pixels.processing import apply_windowing
+
+    for table in header.get("VOILUTSequence") or ():
+        yield _looked_up(header, table, values)
+    for index in range(header["WindowCenter"].VM):
+        yield apply_windowing(values, header, index)
+
+
+def _looked_up(
+    header: "Dataset", table: "Dataset", values: Float[np.ndarray, "height width"]
+) -> Float[np.ndarray, "height width"]:
+    """The values through a lookup table (PS3.3 C.11.1.1), whose ends stand for all beyond them.
+
+    pydicom's own function lets the places in a table with entries of 8 bits wrap around at 256.
+    """
+    num_entries, first, _ = table.LUTDescriptor
+    num_entries = num_entries or 2**16
+    if first > np.iinfo(np.int16).max and values.min() < 0:
+        first -= 2**16  # signed, but written as unsigned
+    data = table.LUTData
+    if isinstance(data, bytes):
+        is_little_endian = header.file_meta.TransferSyntaxUID.is_little_endian
+        wide = "<u2" if is_little_endian else ">u2"
+        data = np.frombuffer(data, wide if len(data) >= 2 * num_entries else np.uint8)
+    entries = np.asarray(data, np.float64)[:num_entries]
+    places = np.clip(np.round(values) - first, 0, len(entries) - 1).astype(int)
+    return entries[places]
 
 
 def _is_negative(header: "Dataset", image: UInt8[np.ndarray, "height width"]) -> bool:
@@ -157,22 +225,3 @@ def _mean(image: np.ndarray, rows: tuple[float, float], columns: tuple[float, fl
         for side, (first, last) in zip(image.shape, (rows, columns), strict=True)
     )
     return float(image[top:bottom, left:right].mean())
-
-
-def _has_table(header: "Dataset") -> bool:
-    # A table maps whole numbers, which rescaling by a fraction does not give.
-    whole = float(header.get("RescaleSlope") or 1).is_integer()
-    return bool(header.get("VOILUTSequence")) and whole
-
-
-def _has_window(header: "Dataset") -> bool:
-    return (
-        _first(header.get("WindowCenter")) is not None
-        and (_first(header.get("WindowWidth")) or 0) >= 1
-    )
-
-
-def _first(value: Any) -> float | None:
-    """The first of several values, or the only one; None if there is none."""
-    values = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
-    return float(values[0]) if values and values[0] not in (None, "") else None

@@ -4,17 +4,24 @@ Everything here runs on the host with OpenCV; augmentation runs on the accelerat
 """
 
 import io
+import os
 import struct
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import PIL.Image
+import PIL.ImageOps
 from jaxtyping import UInt8
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
-from medclip_jax.data import dicom
+from medclip_jax.data.dicom import decode_dicom
+from medclip_jax.data.dicom_header import is_dicom
+from medclip_jax.data.grey_levels import shown_range, stretch
+from medclip_jax.data.tiff import white_is_zero
 from medclip_jax.errors import UserError
 
 _JPEG = b"\xff\xd8"
@@ -25,36 +32,69 @@ _REDUCED = {
     4: cv2.IMREAD_REDUCED_GRAYSCALE_4,
     2: cv2.IMREAD_REDUCED_GRAYSCALE_2,
 }
+_MIN_RANGE = 3  # grey levels from darkest to brightest; with fewer there is nothing to see
 GrayImage = UInt8[np.ndarray, "height width"]
-ImageSource = str | Path | bytes | np.ndarray | PIL.Image.Image
+ImageSource = str | os.PathLike[str] | bytes | np.ndarray | PIL.Image.Image
 
 
-def decode_gray(source: ImageSource, name: str = "encoded image") -> GrayImage:
-    """The image as 8-bit grey; a DICOM file as `dicom.decode_dicom` shows it.
+def as_image_list(images: Iterable[ImageSource]) -> Sequence[Any]:
+    """The images as something that can be counted and cut.
 
-    Colour is turned into luminance and a JPEG's EXIF orientation is applied. Images of more than 8
-    bits (16-bit PNG, TIFF) are stretched from their own smallest and largest value to 0 and 255:
-    such files often use only 10 or 12 of the 16 bits, which a plain shift would turn black.
+    Raises:
+        UserError: they are a single image, which would be taken apart into letters or rows.
+    """
+    is_one = isinstance(images, str | os.PathLike | bytes | PIL.Image.Image) or (
+        isinstance(images, np.ndarray)
+        and (images.ndim == 2 or (images.ndim == 3 and images.shape[2] in (1, 3)))
+    )
+    if is_one or not isinstance(images, Iterable):
+        raise UserError("images must be a list of images; put a single one into a list: [image]")
+    return images if isinstance(images, Sequence) else list(images)
+
+
+def decode_gray(source: ImageSource, name: str = "image") -> GrayImage:
+    """The image as 8-bit grey; a DICOM file as `decode_dicom` shows it.
+
+    Colour is turned into luminance and the EXIF orientation is applied. Images of more than 8 bits
+    (16-bit PNG, TIFF, floats) are stretched from their own smallest and largest value to 0 and 255,
+    but for strays (`grey_levels.shown_range`): such files often use only 10 or 12 of the 16 bits,
+    which a plain shift would turn black. NaN is black. An 8-bit image stays as it is.
 
     Args:
         source: a path, the encoded bytes of an image file, a PIL image, or a uint8 array
             `[height, width]`, `[height, width, 1]` or `[height, width, 3]` (RGB).
-        name: what to call encoded bytes in messages.
+        name: what to call an image that is no path in messages.
 
     Raises:
         UserError: the file is missing or is not a readable image, or the array is not uint8.
     """
     if isinstance(source, np.ndarray):
-        return _gray_array(source)
+        return _gray_array(source, name)
     if isinstance(source, PIL.Image.Image):
-        return _to_8_bit(np.asarray(source if source.mode.startswith("I") else source.convert("L")))
+        return _gray_pil(source, name)
     if isinstance(source, bytes):
         return _decode_bytes(source, name)
+    if not isinstance(source, str | os.PathLike):
+        raise UserError(
+            f"{name}: an image must be a path, the bytes of a file, a PIL image or a NumPy array, "
+            f"not {type(source).__name__}"
+        )
     path = Path(source)
     try:
         return _decode_bytes(path.read_bytes(), str(path))
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def check_not_blank(image: GrayImage, name: str) -> None:
+    """Refuses an image that is one shade of grey, give or take a level.
+
+    Raises:
+        UserError: it is.
+    """
+    darkest, brightest = int(image.min()), int(image.max())
+    if brightest - darkest < _MIN_RANGE:
+        raise UserError(f"{name}: all pixels are equal or nearly so; there is nothing to see")
 
 
 def stored_size(encoded: bytes) -> tuple[int, int] | None:
@@ -142,9 +182,12 @@ def _resize_to(image: GrayImage, shape: tuple[int, int], interpolation: int) -> 
 
 
 def _decode_bytes(encoded: bytes, name: str) -> GrayImage:
-    if dicom.is_dicom(encoded):
-        return dicom.decode_dicom(encoded, name)
-    return _to_8_bit(_imdecode(encoded, cv2.IMREAD_ANYDEPTH, name))
+    if is_dicom(encoded):
+        return decode_dicom(encoded, name)
+    image = _imdecode(encoded, cv2.IMREAD_ANYDEPTH, name)
+    if image.dtype == np.uint8:
+        return image
+    return _stretched(image, inverted=image.itemsize > 1 and white_is_zero(encoded))
 
 
 def _imdecode(encoded: bytes, flag: int, name: str) -> np.ndarray:
@@ -157,24 +200,37 @@ def _imdecode(encoded: bytes, flag: int, name: str) -> np.ndarray:
     return image
 
 
-def _gray_array(image: np.ndarray) -> GrayImage:
+def _gray_pil(image: PIL.Image.Image, name: str) -> GrayImage:
+    inverted = white_is_zero(image)  # asked before anything is done to it
+    try:
+        turned = PIL.ImageOps.exif_transpose(image)
+        if turned.mode[0] in "IF":
+            return _stretched(np.asarray(turned), inverted)
+        if turned.mode in ("L", "1"):
+            return np.array(turned.convert("L"))
+        return cv2.cvtColor(np.asarray(turned.convert("RGB")), cv2.COLOR_RGB2GRAY)
+    except (OSError, SyntaxError, ValueError) as error:  # as Pillow says "damaged" or "closed"
+        raise UserError(f"{name}: not a readable image ({error})") from error
+
+
+def _gray_array(image: np.ndarray, name: str) -> GrayImage:
     if image.dtype != np.uint8:
-        raise UserError(f"an image array must be uint8 from 0 to 255, not {image.dtype}")
+        raise UserError(
+            f"{name}: an image array must be uint8 from 0 to 255, not {image.dtype}: give the "
+            "file's path, or scale the array"
+        )
     if image.size and image.ndim == 2:
-        return image
+        return np.ascontiguousarray(image)
     if image.size and image.ndim == 3 and image.shape[2] == 1:
-        return image[:, :, 0]
+        return np.ascontiguousarray(image[:, :, 0])
     if image.size and image.ndim == 3 and image.shape[2] == 3:
-        return cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+        return cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY)
     raise UserError(
-        f"an image array must be [height, width], [height, width, 1] or [height, width, 3], "
-        f"not {list(image.shape)}"
+        f"{name}: an image array must be [height, width], [height, width, 1] or "
+        f"[height, width, 3], not {list(image.shape)}"
     )
 
 
-def _to_8_bit(image: np.ndarray) -> GrayImage:
-    if image.dtype == np.uint8:
-        return image
-    low, high = float(image.min()), float(image.max())
-    scaled = (image.astype(np.float32) - low) * (255.0 / max(high - low, 1e-9))
-    return np.round(scaled).astype(np.uint8)
+def _stretched(image: np.ndarray, inverted: bool) -> GrayImage:
+    gray = stretch(image, shown_range(image))
+    return 255 - gray if inverted else gray

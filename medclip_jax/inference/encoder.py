@@ -6,6 +6,7 @@ encoder.embed_images(["a.jpg", "b.png"]) @ encoder.embed_texts(["Small left effu
 
 import dataclasses
 import functools
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,13 @@ from ml_collections import ConfigDict
 from medclip_jax import zero_shot
 from medclip_jax.convert.variables_file import read_variables
 from medclip_jax.data.augment import Augmentation, prepare
-from medclip_jax.data.images import ImageSource, decode_gray, fit_square
+from medclip_jax.data.images import (
+    ImageSource,
+    as_image_list,
+    check_not_blank,
+    decode_gray,
+    fit_square,
+)
 from medclip_jax.data.tokenizer import Tokenizer
 from medclip_jax.errors import UserError
 from medclip_jax.inference import masked, pairs, reports
@@ -74,10 +81,26 @@ class Encoder:
         """Unit-length embeddings `[N, D]` of paths, encoded bytes, uint8 arrays or PIL images.
 
         Raises:
-            UserError: an image cannot be read, or the model makes of it what is not finite; so
-                does every method below.
+            UserError: an image cannot be read or is one shade of grey, or the model makes of it
+                what is not finite; so does every method below.
         """
         return self._encode_images("image_embeddings", images, batch_size, progress)
+
+    def embed_readable_images(
+        self,
+        images: Sequence[ImageSource],
+        *,
+        batch_size: int | None = None,
+        progress: bool = False,
+    ) -> tuple[Embeddings, dict[int, str]]:
+        """As `embed_images`, but an image for which that raises an error is left out.
+
+        Returns:
+            The embeddings of the others, in order, and why those left out were, by position.
+        """
+        reasons: dict[int, str] = {}
+        embeddings = self._encode_images("image_embeddings", images, batch_size, progress, reasons)
+        return np.delete(embeddings, list(reasons), axis=0), reasons
 
     def image_features(
         self,
@@ -131,7 +154,7 @@ class Encoder:
         Raises:
             UserError: the run trained no matching, or an image cannot be read.
         """
-        return pairs.match(self, images, texts, progress)
+        return pairs.match(self, as_image_list(images), texts, progress)
 
     def caption_scores(
         self, images: Sequence[ImageSource], texts: Sequence[str], *, progress: bool = False
@@ -141,7 +164,7 @@ class Encoder:
         Raises:
             UserError: the run trained no captioning, or an image cannot be read.
         """
-        return pairs.caption_scores(self, images, texts, progress)
+        return pairs.caption_scores(self, as_image_list(images), texts, progress)
 
     def generate_reports(
         self,
@@ -171,7 +194,7 @@ class Encoder:
             UserError: the run trained no captioning, or an argument is impossible.
         """
         settings = reports.Settings(method, num_beams, length_penalty, top_p)
-        return reports.generate_reports(self, images, settings, seed, progress)
+        return reports.generate_reports(self, as_image_list(images), settings, seed, progress)
 
     @property
     def patch_grid(self) -> tuple[int, int]:
@@ -180,7 +203,7 @@ class Encoder:
 
     def view(self, images: Sequence[ImageSource]) -> Views:
         """The images as the model sees them, grey from 0 to 1, `[N, size, size]`."""
-        return masked.view(self, images)
+        return masked.view(self, as_image_list(images))
 
     def regenerate(
         self,
@@ -198,7 +221,7 @@ class Encoder:
         Raises:
             UserError: the run trained no masked vision.
         """
-        return masked.regenerate(self, images, patch_masks, texts)
+        return masked.regenerate(self, as_image_list(images), patch_masks, texts)
 
     def fill_masks(
         self,
@@ -212,6 +235,7 @@ class Encoder:
         Raises:
             UserError: the run trained no masked language modelling.
         """
+        images = None if images is None else as_image_list(images)
         return masked.fill_masks(self, token_ids, token_mask, is_masked, images)
 
     @functools.cached_property
@@ -276,8 +300,7 @@ class Encoder:
 
     def read_images(self, images: Sequence[ImageSource]) -> UInt8[np.ndarray, "rows size size"]:
         """The padded 8-bit squares that the input pipeline makes of images."""
-        size = self.config.data.image_size
-        return np.stack([fit_square(decode_gray(image), size) for image in images])
+        return np.stack([self._read_image(image) for image in images])
 
     def encode_images(self, pixels: UInt8[np.ndarray, "rows size size"]) -> dict[str, jax.Array]:
         """The outputs of `ImageTextModel.encode_image`."""
@@ -302,20 +325,48 @@ class Encoder:
         batch = dummy_batch(config.augmentation.crop_size, config.text_encoder.max_length, 1)
         return masks(batch, jax.random.key(0))
 
+    def _read_image(
+        self, image: ImageSource, name: str = "image"
+    ) -> UInt8[np.ndarray, "size size"]:
+        gray = decode_gray(image, name)
+        check_not_blank(gray, str(image) if isinstance(image, str | os.PathLike) else name)
+        return fit_square(gray, self.config.data.image_size)
+
     def _encode_images(
-        self, output: str, images: Sequence[ImageSource], batch_size: int | None, progress: bool
+        self,
+        output: str,
+        images: Sequence[ImageSource],
+        batch_size: int | None,
+        progress: bool,
+        reasons: dict[int, str] | None = None,
     ) -> Embeddings:
+        """One output of `encode_images`, a row an image.
+
+        Where `reasons` is given, it takes up why an image cannot be read, and the image's row
+        means nothing.
+        """
+        images = as_image_list(images)
+        size = self.config.data.image_size
+
         def run(pixels: np.ndarray) -> dict[str, jax.Array]:
             outputs = self.encode_images(pixels)
             if output not in outputs:
                 raise UserError(NO_EMBEDDINGS)
             return {output: outputs[output]}
 
-        def load(part: Sequence[ImageSource]) -> tuple[np.ndarray]:
-            return (self.read_images(part),)
+        def load(part: Sequence[int]) -> tuple[np.ndarray]:
+            pixels = np.zeros((len(part), size, size), np.uint8)
+            for square, index in zip(pixels, part, strict=True):
+                try:
+                    square[:] = self._read_image(images[index], f"images[{index}]")
+                except UserError as error:
+                    if reasons is None:
+                        raise
+                    reasons[index] = str(error)
+            return (pixels,)
 
-        rows = batch_size or self.batch_size
-        return in_batches(run, load, images, rows, "images", progress)[output]
+        places, rows = range(len(images)), batch_size or self.batch_size
+        return in_batches(run, load, places, rows, "images", progress, names=images)[output]
 
 
 _compiled = jax.jit(call, static_argnums=(0, 2))

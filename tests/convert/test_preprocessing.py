@@ -26,6 +26,8 @@ from medclip_jax.inference import Encoder
 RANDOM = np.random.default_rng(0)
 COLOUR = cv2.resize(RANDOM.integers(0, 256, (9, 11, 3), np.uint8), (61, 53))
 DEEP = RANDOM.integers(100, 3000, (31, 41)).astype(np.uint16)
+MARKED = DEEP.copy()
+MARKED[3:6, 5:9] = 65535
 DEEP_PICTURE = PIL.Image.fromarray(DEEP)
 # In an interpreter that has NumPy and Pillow only.
 ALONE = """
@@ -134,6 +136,12 @@ GRAY = {
     "array of colour": COLOUR,
     "pil": PIL.Image.fromarray(COLOUR),
     "deep pil": DEEP_PICTURE,
+    "16-bit with a marker": encode(MARKED, "PNG"),
+    "tiff of floats with NaN": encode(np.where(DEEP > 2990, np.nan, DEEP / 4095.0), "TIFF", "F"),
+    "white is zero": encode(DEEP, "TIFF", tiffinfo={262: 0}),
+    "white is zero pil": PIL.Image.open(io.BytesIO(encode(DEEP, "TIFF", tiffinfo={262: 0}))),
+    "float pil": PIL.Image.fromarray(DEEP.astype(np.float32)),
+    **{f"pil {mode}": PIL.Image.fromarray(COLOUR).convert(mode) for mode in ("P", "LA", "CMYK")},
     "turned pil": PIL.Image.open(io.BytesIO(encode(COLOUR, "JPEG", exif=exif(6)))),
 }
 
@@ -163,6 +171,8 @@ def test_images_of_all_kinds_are_read_alike(name: str, tmp_path: Path) -> None:
         (bytes(128) + b"DICM", "DICOM is not read here: convert it"),
         (cv2.imencode(".png", np.ones((4, 4, 3), np.uint16))[1].tobytes(), "16-bit colour"),
         (np.zeros((3, 3)), "must be uint8 from 0 to 255, not float64"),
+        (GRAY["16-bit constant"], "image: all pixels are equal"),
+        (np.full((9, 9, 3), 200, np.uint8), "image: all pixels are equal"),
         (np.zeros((3, 3, 4), np.uint8), r"not \[3, 3, 4\]"),
         (np.zeros((0, 3), np.uint8), r"not \[0, 3\]"),
     ],
@@ -195,7 +205,7 @@ def test_an_export_prepares_images_as_the_encoder_does(encoder: Encoder, tmp_pat
     }
     ours = Preprocessing.from_file(tmp_path / "preprocessor_config.json")
     assert ours == Preprocessing(72, tiny.SIZE, 0.4, 0.3, 1)
-    sources = list(GRAY.values())
+    sources = [source for name, source in GRAY.items() if name != "16-bit constant"]
     pixel_values = ours(sources)
     assert pixel_values.shape == (len(sources), 1, tiny.SIZE, tiny.SIZE)
     assert in_grey_levels(encoder, sources, pixel_values) < 1.001

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import cv2
 import ml_collections
-import numpy as np
 import pytest
+from support.source_tree import grey_image
 
 from medclip_jax.data import build, tokenizer
 
@@ -16,7 +16,7 @@ NUM_STUDIES = 24
 
 
 class PreparedSet(NamedTuple):
-    """A prepared set: study `i` is uniformly grey, level `10 * i + 15`, and its report says `i`."""
+    """A prepared set: study `i` is grey, level `10 * i + 15`, and its report says `i`."""
 
     data_dir: pathlib.Path
     name: str
@@ -59,7 +59,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> PreparedSet:
         }
         for image, shape in enumerate([] if number == 1 else [(40, 80), (80, 40)]):
             path = f"{number}-{image}.png"
-            cv2.imwrite(str(root / path), np.full(shape, level, np.uint8))
+            cv2.imwrite(str(root / path), grey_image(level, *shape))
             rows.append(row | {"image_path": path})
         if number == 1:
             rows.append(row | {"image_path": ""})

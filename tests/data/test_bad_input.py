@@ -53,6 +53,9 @@ BAD = {
     "truncated.png": (encoded(half(8))[:-100], "not a readable image"),
     "truncated.jpg": (encoded(half(8), ".jpg")[:-100], "not a readable image"),
     "text.png": (b"<html>Please log in</html>", "not a readable image"),
+    "black.png": (encoded(0 * half(8)), "all pixels are equal or nearly so"),
+    "white.jpg": (encoded(0 * half(8) + 255, ".jpg"), "all pixels are equal or nearly so"),
+    "grey_16_bits.png": (encoded(0 * half(16) + 900), "all pixels are equal or nearly so"),
     "one_pixel.png": (encoded(half(8)[:1, :1]), "1 x 1 pixels are no radiograph"),
     "damaged.dcm": (bytes(128) + b"DICM" + bytes(50), "a DICOM file without an image"),
 }

@@ -6,6 +6,7 @@ import pathlib
 import cv2
 import numpy as np
 import pytest
+from support.source_tree import grey_image
 
 from medclip_jax.data import build, datasets, images, info
 from medclip_jax.data.studies import Study
@@ -16,7 +17,7 @@ from medclip_jax.errors import UserError
 def source(tmp_path: pathlib.Path) -> pathlib.Path:
     """Images `0.png` to `9.png`, grey levels 0, 20, …, and `bad.png`, which is none."""
     for number in range(10):
-        image = np.full((400, 300), 20 * number, np.uint8)
+        image = grey_image(20 * number, 400, 300)
         cv2.imwrite(str(tmp_path / f"{number}.png"), image)
     (tmp_path / "bad.png").write_bytes((tmp_path / "1.png").read_bytes()[:200])
     return tmp_path

@@ -79,6 +79,132 @@ def test_exif_orientation_is_applied() -> None:
     assert decoded[:12].min() > 240 and decoded[20:].max() < 15
 
 
+def test_a_marker_in_a_deep_picture_does_not_darken_it() -> None:
+    deep = np.linspace(700, 3900, 64 * 64).astype(np.uint16).reshape(64, 64)
+    marked = deep.copy()
+    marked[2:6, 2:9] = 65535
+    for source in (cv2.imencode(".png", marked)[1].tobytes(), PIL.Image.fromarray(marked)):
+        np.testing.assert_array_equal(
+            images.decode_gray(source)[8:], images.decode_gray(PIL.Image.fromarray(deep))[8:]
+        )
+        assert (images.decode_gray(source)[2:6, 2:9] == 255).all()
+
+
+@pytest.mark.parametrize("scale", [1 / 4095, 255 / 4095, 1.0, -0.5])
+def test_pictures_of_floats(scale: float) -> None:
+    deep = np.arange(4096, dtype=np.uint16).reshape(64, 64)
+    floats = (deep * scale - (1000 if scale == 1.0 else 0)).astype(np.float32)
+    expected = images.decode_gray(PIL.Image.fromarray(deep)).astype(int)
+    expected = expected if scale > 0 else 255 - expected
+    encoded = encode(PIL.Image.fromarray(floats), "TIFF")
+    for source in (encoded, PIL.Image.fromarray(floats), PIL.Image.open(io.BytesIO(encoded))):
+        assert np.abs(images.decode_gray(source) - expected).max() <= 1
+    floats[5, 5], floats[6, 6] = np.nan, np.inf
+    with_holes = images.decode_gray(encode(PIL.Image.fromarray(floats), "TIFF"))
+    assert np.sum(np.abs(with_holes - expected) > 1) <= 2
+
+
+def test_white_is_zero_at_every_depth() -> None:
+    image = smooth_image(31, 47)
+    for stored in (image, image.astype(np.uint16) * 16, image.astype(np.float32) / 7):
+        encoded = encode(PIL.Image.fromarray(stored), "TIFF", tiffinfo={262: 0})
+        # Pillow itself inverts 8-bit pixels when it writes such a file.
+        expected = (
+            image
+            if stored.dtype == np.uint8
+            else 255 - images.decode_gray(encode(PIL.Image.fromarray(stored), "TIFF"))
+        )
+        for source in (encoded, PIL.Image.open(io.BytesIO(encoded))):
+            np.testing.assert_array_equal(images.decode_gray(source), expected)
+
+
+MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16", "I", "F")
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("turn", [1, 6])
+def test_a_pil_image_is_read_as_its_file(mode: str, turn: int) -> None:
+    file_format = "PNG" if mode in ("LA", "P", "RGBA") else "TIFF"
+    picture = PIL.Image.fromarray(smooth_image(40, 24))
+    exif = PIL.Image.Exif()
+    exif[0x0112] = turn
+    encoded = encode(picture.convert(mode), file_format, exif=exif)
+    opened = PIL.Image.open(io.BytesIO(encoded))
+    assert opened.mode == mode
+    expected = images.decode_gray(encoded)
+    assert expected.shape == ((24, 40) if turn == 6 else (40, 24)) and np.ptp(expected) > 200
+    difference = np.abs(images.decode_gray(opened).astype(int) - expected)
+    assert difference.max() <= 1
+
+
+def test_a_turned_jpeg_opened_by_pil() -> None:
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 6
+    encoded = encode(PIL.Image.fromarray(smooth_image(40, 24)), "JPEG", exif=exif)
+    opened = PIL.Image.open(io.BytesIO(encoded))
+    np.testing.assert_array_equal(images.decode_gray(opened), images.decode_gray(encoded))
+
+
+def test_arrays_of_every_layout_are_read_alike() -> None:
+    image = smooth_image(40, 24)
+    colour = np.dstack([image] * 3)
+    for array in (
+        np.asfortranarray(image),
+        np.asfortranarray(colour),
+        np.flip(np.flip(image, 0).copy(), 0),
+        colour[:, :, ::-1],
+        np.repeat(image, 2, axis=1)[:, ::2],
+    ):
+        np.testing.assert_array_equal(images.decode_gray(array), image)
+        images.fit_square(images.decode_gray(array), 32)
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.float32, np.float64, bool, np.int16, object])
+def test_arrays_of_other_types_are_refused(dtype: type) -> None:
+    with pytest.raises(UserError, match="^x: an image array must be uint8 .* give the file's path"):
+        images.decode_gray(np.ones((4, 4), dtype), "x")
+
+
+@pytest.mark.parametrize("source", [None, 3, [1, 2], io.BytesIO(b"x"), bytearray(3)])
+def test_what_is_no_source_of_an_image_is_refused(source: object) -> None:
+    with pytest.raises(UserError, match="^x: an image must be a path, .* not "):
+        images.decode_gray(source, "x")  # type: ignore[arg-type]
+
+
+def test_a_damaged_file_that_pil_has_opened_is_refused() -> None:
+    encoded = encode(PIL.Image.fromarray(smooth_image(90, 70)), "PNG")
+    with pytest.raises(UserError, match="^x: not a readable image"):
+        images.decode_gray(PIL.Image.open(io.BytesIO(encoded[:2000])), "x")
+
+
+@pytest.mark.parametrize(
+    "image",
+    ["a.jpg", pathlib.Path("a.jpg"), b"x", PIL.Image.new("L", (9, 9)), None, 3]
+    + [np.zeros(shape, np.uint8) for shape in ((9, 8), (9, 8, 1), (9, 8, 3))],
+    ids=lambda image: type(image).__name__,
+)
+def test_a_single_image_is_no_list(image: object) -> None:
+    with pytest.raises(UserError, match=r"put a single one into a list: \[image\]"):
+        images.as_image_list(image)  # type: ignore[arg-type]
+
+
+def test_lists_of_images() -> None:
+    paths = ["a.jpg", "b.jpg"]
+    assert images.as_image_list(paths) is paths
+    assert images.as_image_list(path for path in paths) == paths
+    assert len(images.as_image_list(np.zeros((5, 9, 8), np.uint8))) == 5
+
+
+def test_blank_images_are_refused() -> None:
+    for level in (0, 128, 255):
+        blank = np.full((20, 30), level, np.uint8)
+        blank[::2] -= np.uint8(level > 0)  # as JPEG compression leaves it
+        with pytest.raises(UserError, match="^x: all pixels are equal or nearly so"):
+            images.check_not_blank(blank, "x")
+    blank[3, 3] = 9
+    images.check_not_blank(blank, "x")
+
+
 @pytest.mark.parametrize("file_format", ["JPEG", "PNG"])
 @pytest.mark.parametrize("kept", [0.0, 0.3, 0.9])
 def test_truncated_files_are_refused(file_format: str, kept: float) -> None:

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 from support.builder_case import WITH_TENSORFLOW
+from support.source_tree import grey_image
 
 from medclip_jax.data import build, images
 from medclip_jax.data.builders.manifest.manifest_dataset_builder import Builder, ManifestConfig
@@ -25,7 +26,7 @@ def builder(tmp_path: Path) -> Builder:
     for number in range(20):
         for name, shape in (("wide", (40, 80)), ("high", (80, 40))):
             path = f"{number}-{name}.png"
-            cv2.imwrite(str(tmp_path / path), np.full(shape, 10 * number, np.uint8))
+            cv2.imwrite(str(tmp_path / path), grey_image(10 * number, *shape))
             rows.append(f"{path},{number},{number}")
     (tmp_path / "m.csv").write_text("\n".join(rows))
     build.build_manifest("mine", tmp_path / "m.csv", tmp_path, data_dir=tmp_path / "sets")

@@ -35,6 +35,13 @@ class TrueStudy:
     attributes: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
+def grey_image(level: int, height: int, width: int) -> np.ndarray:
+    """An image whose mean, up to a level, is `level`; a stripe keeps it from being blank."""
+    pixels = np.full((height, width), level, np.uint8)
+    pixels[-(height // 8) :] += 3
+    return pixels
+
+
 def write_image(path: Path, level: int, height: int = 64, width: int = 80) -> None:
     """An image with black and white bars on the left and right, and `level` between them.
 

@@ -22,6 +22,9 @@ ImageSource = str | os.PathLike | bytes | np.ndarray | PIL.Image.Image
 _LUMINANCE = (9798, 19235, 3735, 1 << 14)
 _PNG_LUMINANCE = (9797, 19234, 3737, 0)
 
+_MIN_RANGE = 3  # grey levels from darkest to brightest; with fewer there is nothing to see
+_PHOTOMETRIC_INTERPRETATION = 262  # TIFF's tag: 0 says that the smallest value is white
+
 
 @dataclasses.dataclass(frozen=True)
 class Preprocessing:
@@ -58,7 +61,7 @@ class Preprocessing:
             images: one or a list of what `decode_gray` takes.
 
         Raises:
-            ValueError: an image cannot be read.
+            ValueError: an image cannot be read, or is one shade of grey.
         """
         if isinstance(images, ImageSource):
             images = [images]
@@ -66,7 +69,11 @@ class Preprocessing:
         pixel_values = np.empty(shape, np.float32)
         shrink = triangle_weights(self.image_size, self.crop_size)
         for row, image in zip(pixel_values, images, strict=True):
-            square = fit_square(decode_gray(image), self.image_size)
+            gray = decode_gray(image)
+            if int(gray.max()) - int(gray.min()) < _MIN_RANGE:
+                name = image if isinstance(image, str | os.PathLike) else "image"
+                raise ValueError(f"{name}: all pixels are equal or nearly so")
+            square = fit_square(gray, self.image_size)
             row[:] = (shrink @ square @ shrink.T / 255.0 - self.mean) / self.std
         return pixel_values
 
@@ -74,8 +81,8 @@ class Preprocessing:
 def decode_gray(source: ImageSource) -> np.ndarray:
     """The image as 8-bit grey, uint8 `[height, width]`.
 
-    Colour becomes luminance, and the EXIF orientation of a file is applied. More than 8 bits are
-    stretched from the image's own smallest and largest value to 0 and 255.
+    Colour becomes luminance, and the EXIF orientation is applied. More than 8 bits are stretched
+    from the image's own smallest and largest value, but for strays (`_shown_range`), to 0 and 255.
 
     Args:
         source: a path, the encoded bytes of an image file, a PIL image, or a uint8 array
@@ -87,7 +94,7 @@ def decode_gray(source: ImageSource) -> np.ndarray:
     if isinstance(source, np.ndarray):
         return _gray_array(source)
     if isinstance(source, PIL.Image.Image):
-        return _gray_image(source if source.mode.startswith("I") else source.convert("L"))
+        return _gray_image(source)
     if isinstance(source, bytes):
         return _decode_bytes(source, "encoded image")
     try:
@@ -168,7 +175,7 @@ def _decode_bytes(encoded: bytes, name: str) -> np.ndarray:
             if ";16" in str(image.tile) and not image.mode.startswith("I"):
                 raise ValueError("16-bit colour: convert it to 16-bit grey")
             weights = _PNG_LUMINANCE if image.format == "PNG" else _LUMINANCE
-            return _gray_image(PIL.ImageOps.exif_transpose(image), weights)
+            return _gray_image(image, weights)
     except PIL.UnidentifiedImageError as error:
         raise ValueError(
             f"{name}: not a readable image (empty, or of an unknown format)"
@@ -193,13 +200,48 @@ def _gray_array(image: np.ndarray) -> np.ndarray:
 
 
 def _gray_image(image: PIL.Image.Image, weights: Sequence[int] = _LUMINANCE) -> np.ndarray:
-    if image.mode in ("RGB", "RGBA", "P"):
-        return _luminance(np.asarray(image.convert("RGB")), weights)
+    tags = getattr(image, "tag_v2", {})  # of a TIFF file, before anything is done to it
+    image = PIL.ImageOps.exif_transpose(image)
+    if image.mode in ("L", "LA", "1"):
+        return np.array(image.convert("L"))
     if image.mode[0] not in "IF":
-        return np.asarray(image.convert("L"))
-    deep = np.asarray(image).astype(np.float32)
-    low, high = float(deep.min()), float(deep.max())
-    return np.rint((deep - low) * (255.0 / max(high - low, 1e-9))).astype(np.uint8)
+        return _luminance(np.asarray(image.convert("RGB")), weights)
+    deep = np.asarray(image).astype(np.float64)
+    low, high = _shown_range(deep)
+    scaled = np.nan_to_num((deep - low) * (255.0 / max(high - low, 1e-9)), nan=0.0)
+    gray = np.rint(np.clip(scaled, 0, 255)).astype(np.uint8)
+    # Pillow heeds the tag in images of 8 bits alone.
+    return 255 - gray if tags.get(_PHOTOMETRIC_INTERPRETATION) == 0 else gray
+
+
+def _shown_range(values: np.ndarray) -> tuple[float, float]:
+    """The values to be shown black and white: the smallest and the largest, but for strays.
+
+    Strays, such as a burnt-in marker, are farther from the bulk of the values than the bulk is
+    wide, and less than a thousandth of the picture lies between them and a quarter of that width.
+    The bulk lies between the percentiles 1 and 99, not counting what is within a hundredth of
+    either end of the range if that is at most a quarter of the picture.
+    """
+    values = values[np.isfinite(values)]
+    if not values.size:
+        return 0.0, 0.0
+    low, high = values.min(), values.max()
+    sample = values[:: max(1, values.size // 250_000)]
+    counted = np.ones(sample.size, bool)
+    margin = 0.01 * (high - low)
+    for is_extreme in (sample <= low + margin, sample >= high - margin):
+        if is_extreme.mean() <= 0.25:
+            counted &= ~is_extreme
+    if not counted.any():
+        return low, high
+    first, last = np.percentile(sample[counted], (1, 99))
+    width = last - first
+    above, below = values[values > last + width / 4], values[values < first - width / 4]
+    if width and high > last + width and np.sum(above <= last + width) < 0.001 * values.size:
+        high = values[values <= last + width / 4].max()
+    if width and low < first - width and np.sum(below >= first - width) < 0.001 * values.size:
+        low = values[values >= first - width / 4].min()
+    return low, high
 
 
 def _luminance(image: np.ndarray, weights: Sequence[int]) -> np.ndarray:

@@ -36,7 +36,7 @@ def store_image(path: Path, image_size: int) -> StoredImage:
     """Reads an image and encodes it with its shorter side scaled down to `image_size`.
 
     Raises:
-        UserError: the image cannot be read, or is smaller than any radiograph.
+        UserError: the image cannot be read, is smaller than any radiograph, or shows nothing.
     """
     encoded = _read(path)
     height, width = images.stored_size(encoded) or (0, 0)
@@ -44,6 +44,7 @@ def store_image(path: Path, image_size: int) -> StoredImage:
         image, (height, width) = images.decode_to_short_side(encoded, image_size, str(path))
     if min(height, width) < _MIN_SIDE:
         raise UserError(f"{path}: {width} x {height} pixels are no radiograph")
+    images.check_not_blank(image, str(path))
     return StoredImage(images.encode_jpeg(image), height, width)
 
 

@@ -61,9 +61,7 @@ def search(
     blocks = []
     for start in range(0, len(query_groups), _QUERIES_AT_ONCE):
         rows = slice(start, start + _QUERIES_AT_ONCE)
-        scores = scores_of(rows)
-        require_finite(scores, "scores to rank by")
-        blocks.append(_search_block(scores, correct[rows]))
+        blocks.append(_search_block(scores_of(rows), correct[rows]))
     ranks, neighbors, similarities = map(np.concatenate, zip(*blocks, strict=True))
     return Search(ranks, neighbors, similarities)
 
@@ -75,6 +73,7 @@ def _search_block(
 
     Query by query, since what is made of a row is dropped at once, and stays in the cache.
     """
+    require_finite(scores, "scores to rank by")
     ranks = np.array([_rank(row, own) for row, own in zip(scores, correct, strict=True)])
     neighbors = np.stack([_nearest(row) for row in scores])
     return ranks, neighbors, np.take_along_axis(scores, neighbors, axis=1)

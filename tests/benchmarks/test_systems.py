@@ -28,9 +28,10 @@ def systems(monkeypatch):
 
     def run_task(task, checkpoint, dataset, *, data_dir, **options):
         calls.append((task, checkpoint.name))
-        kind = make_request(task, dataset, "test", data_dir, checkpoint, options).kind
+        output = checkpoint / "evaluations"
+        request = make_request(task, dataset, "test", data_dir, output, options)
         result = EvaluationResult(metrics, {"macro_auroc": (0.6, 0.8)}, 2, 2, {})
-        result.write(checkpoint / "evaluations", kind, dataset, "test")
+        result.write_or_rescue(request)
 
     monkeypatch.setattr(systems.runtime, "start", lambda: None)
     monkeypatch.setattr(systems, "build", lambda *_, **__: "built")

@@ -6,7 +6,6 @@ import logging
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -14,14 +13,14 @@ import pydicom
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.dataset import Dataset
 from pydicom.uid import (
     ExplicitVRLittleEndian,
-    ImplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
     RLELossless,
 )
+from support.dicom_files import assert_same, dicom, ramp, stretched, with_text
 from support.real_data import real
 
 from medclip_jax.data.dicom import decode_dicom
@@ -29,50 +28,6 @@ from medclip_jax.data.images import decode_gray
 from medclip_jax.errors import UserError
 
 SIIM = "siim_1.2.276.0.7230010.3.1.4.8323329.6904.1517875201.850819.dcm"
-
-
-def dicom(pixels: np.ndarray, syntax: str = ExplicitVRLittleEndian, **fields: Any) -> bytes:
-    """A file with these stored values; `fields` are added to its header, or replace it."""
-    signed = np.issubdtype(pixels.dtype, np.signedinteger)
-    bits = pixels.dtype.itemsize * 8
-    colour = pixels.ndim == 3
-    header = Dataset()
-    header.file_meta = FileMetaDataset()
-    header.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    header.SOPClassUID = "1.2.840.10008.5.1.4.1.1.1"
-    header.SOPInstanceUID = "1.2.3"
-    header.PatientName = "Doe^Jane"
-    header.Rows, header.Columns = pixels.shape[:2]
-    header.SamplesPerPixel = 3 if colour else 1
-    header.PhotometricInterpretation = "RGB" if colour else "MONOCHROME2"
-    if colour:
-        header.PlanarConfiguration = 0
-    header.BitsAllocated, header.BitsStored, header.HighBit = bits, bits, bits - 1
-    header.PixelRepresentation = int(signed)
-    header.PixelData = pixels.tobytes()
-    for name, value in fields.items():
-        setattr(header, name, value)
-    if syntax != ExplicitVRLittleEndian:
-        header.compress(syntax)
-    file = io.BytesIO()
-    header.save_as(file, enforce_file_format=True)
-    return file.getvalue()
-
-
-def ramp(dtype: str, low: int, high: int) -> np.ndarray:
-    return np.linspace(low, high, 64 * 48).reshape(64, 48).astype(dtype)
-
-
-def stretched(values: np.ndarray) -> np.ndarray:
-    """From the smallest value to the largest in 0 to 255."""
-    low, high = values.min(), values.max()
-    return np.round((values.astype(np.float64) - low) * 255.0 / (high - low)).astype(np.uint8)
-
-
-def assert_same(image: np.ndarray, expected: np.ndarray) -> None:
-    """Up to how a half is rounded."""
-    assert image.dtype == np.uint8 and image.shape == expected.shape
-    assert np.abs(image.astype(int) - expected).max() <= 1
 
 
 @pytest.mark.parametrize(
@@ -205,138 +160,7 @@ def test_a_hot_pixel_does_not_darken_the_rest() -> None:
     assert_same(image, 255 - expected)
 
 
-def with_text(encoded: bytes, **fields: str) -> bytes:
-    """The file with these fields as text that pydicom would not write."""
-    header = pydicom.dcmread(io.BytesIO(encoded))
-    for name, text in fields.items():
-        tag = pydicom.tag.Tag(name)
-        value = text.encode() + b" " * (len(text) % 2)
-        header[tag] = pydicom.dataelem.RawDataElement(
-            tag, "DS", len(value), value, 0, False, True, True
-        )
-    file = io.BytesIO()
-    header.save_as(file, enforce_file_format=True)
-    return file.getvalue()
-
-
 PIXELS = ramp("uint16", 720, 3936)
-
-
-@pytest.mark.parametrize(
-    "fields",
-    [
-        {"RescaleSlope": "0", "RescaleIntercept": "0"},
-        {"RescaleSlope": "0.0", "RescaleIntercept": "-1024"},
-        {"RescaleSlope": "1,0", "RescaleIntercept": "0,0"},
-        {"RescaleSlope": "", "RescaleIntercept": "5"},
-        {"RescaleSlope": "nan", "RescaleIntercept": "inf"},
-        {"RescaleSlope": "2"},
-        {"WindowCenter": "2048,0", "WindowWidth": "4096,0"},
-        {"WindowCenter": "2048.5\\100", "WindowWidth": "4096,0\\1"},
-        {"WindowCenter": "2048", "WindowWidth": "1"},
-        {"WindowCenter": "2048", "WindowWidth": "0.5"},
-        {"WindowCenter": "2048", "WindowWidth": "-4096"},
-        {"WindowCenter": "2048", "WindowWidth": "2"},
-        {"WindowCenter": "2048", "WindowWidth": ""},
-        {"WindowCenter": "", "WindowWidth": "1000"},
-        {"WindowWidth": "1000"},
-        {"WindowCenter": "mid", "WindowWidth": "wide"},
-        {"WindowCenter": "2048", "WindowWidth": "1e999"},
-        {"WindowCenter": "mid\\2048", "WindowWidth": "wide\\4096"},
-        {"WindowCenter": "2048\\2048", "WindowWidth": "1\\4096"},
-        {"WindowCenter": "90000", "WindowWidth": "100"},
-    ],
-    ids=str,
-)
-def test_numbers_that_say_nothing_change_nothing(fields: dict[str, str]) -> None:
-    image = decode_dicom(with_text(dicom(PIXELS, BitsStored=12, HighBit=11), **fields), "x")
-    assert_same(image, stretched(PIXELS))
-
-
-def test_a_decimal_comma_is_a_decimal_point() -> None:
-    window = {"WindowCenter": "2000,5", "WindowWidth": "801,0", "RescaleSlope": "2,5"}
-    image = decode_dicom(with_text(dicom(PIXELS), RescaleIntercept="-1000,0", **window), "x")
-    values = PIXELS * 2.5 - 1000
-    np.testing.assert_allclose(image, np.clip((values - 1600) / 800, 0, 1) * 255, atol=0.51)
-
-
-def test_an_unknown_window_function_is_linear() -> None:
-    fields = {"WindowCenter": 2000, "WindowWidth": 1000}
-    expected = decode_dicom(dicom(PIXELS, **fields), "x")
-    assert np.mean(expected == 255) > 0.4
-    other = decode_dicom(dicom(PIXELS, **fields, VOILUTFunction="SQUARE"), "x")
-    assert_same(other, expected)
-
-
-@pytest.mark.parametrize("bits", [16, 12])
-@pytest.mark.parametrize("ends", [(63536,), (63536, 63546)])
-def test_padding_of_signed_pixels_written_as_unsigned(ends: tuple[int, ...], bits: int) -> None:
-    pixels = ramp("int16", -1000, 2000)
-    framed = np.pad(pixels, 8, constant_values=-2000)
-    encoded = dicom(framed, BitsStored=bits, HighBit=bits - 1)
-    header = pydicom.dcmread(io.BytesIO(encoded))
-    for tag, value in zip(("PixelPaddingValue", "PixelPaddingRangeLimit"), ends, strict=False):
-        header.add_new(tag, "US", value)
-    file = io.BytesIO()
-    header.save_as(file)
-    image = decode_dicom(file.getvalue(), "x")
-    assert_same(image[8:-8, 8:-8], stretched(pixels))
-    assert not image[:8].any()
-
-
-@pytest.mark.parametrize("dtype", ["uint16", "int16"])
-def test_values_in_the_upper_bits_of_a_cell(dtype: str) -> None:
-    pixels = ramp(dtype, 0 if dtype == "uint16" else -2000, 2000)
-    shifted = (pixels << 4) | 5  # the lower bits may hold an overlay
-    fields = {"PixelPaddingValue": int(pixels[0, 0]), "WindowCenter": 500, "WindowWidth": 1000}
-    image = decode_dicom(dicom(shifted, BitsStored=12, HighBit=15, **fields), "x")
-    expected = decode_dicom(dicom(pixels, BitsStored=12, HighBit=11, **fields), "x")
-    assert_same(image, expected)
-    wrong = decode_dicom(dicom(pixels, BitsStored=12, HighBit=15, **fields), "x")
-    assert_same(wrong, expected)
-
-
-def test_files_without_the_preamble(tmp_path: Path) -> None:
-    whole = dicom(PIXELS)
-    header = pydicom.dcmread(io.BytesIO(whole))
-    alone = {"with meta information": whole[132:]}
-    for syntax in (ExplicitVRLittleEndian, ImplicitVRLittleEndian):
-        file = io.BytesIO()
-        pydicom.dcmwrite(
-            file,
-            pydicom.Dataset(header),
-            implicit_vr=syntax == ImplicitVRLittleEndian,
-            little_endian=True,
-        )
-        alone[syntax.name] = file.getvalue()
-    for name, encoded in alone.items():
-        assert b"DICM" not in encoded[:200], name
-        path = tmp_path / "image"
-        path.write_bytes(encoded)
-        assert_same(decode_gray(path), stretched(PIXELS))
-
-
-def test_a_table_with_entries_of_8_bits() -> None:
-    pixels = ramp("uint16", 0, 4095)
-    table = Dataset()
-    table.LUTDescriptor = [4096, 0, 8]
-    entries = (255 * np.sqrt(np.arange(4096) / 4095)).astype(np.uint8)
-    table.LUTData = entries.tobytes()
-    header = {"VOILUTSequence": [table], "BitsStored": 12, "HighBit": 11}
-    assert_same(decode_dicom(dicom(pixels, **header), "x"), entries[pixels])
-
-
-def test_tables_of_the_modality_and_after_a_fractional_slope() -> None:
-    table = Dataset()
-    table.LUTDescriptor = [2048, 1000, 16]
-    table.LUTData = (np.arange(2048)[::-1] * 20).astype(np.uint16).tobytes()
-    image = decode_dicom(dicom(PIXELS, ModalityLUTSequence=[table]), "x")
-    mapped = 20 * (2047 - np.clip(PIXELS.astype(int) - 1000, 0, 2047))
-    assert_same(image, stretched(mapped))
-    rescaled = {"RescaleSlope": 0.5, "RescaleIntercept": 0.25, "VOILUTSequence": [table]}
-    image = decode_dicom(dicom(PIXELS, **rescaled), "x")
-    places = np.round(PIXELS * 0.5 + 0.25).astype(int) - 1000
-    assert_same(image, stretched(20 * (2047 - np.clip(places, 0, 2047))))
 
 
 def test_the_process_keeps_its_warnings_and_loggers() -> None:

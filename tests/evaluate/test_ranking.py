@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from medclip_jax.errors import UserError
 from medclip_jax.evaluate import ranking
 from medclip_jax.evaluate.instance_retrieval import InstanceRetrieval, Pairing
 from medclip_jax.evaluate.pair_scoring import EmbeddingScores
@@ -80,12 +81,12 @@ def test_a_search_is_a_stable_sort_of_the_whole_gallery(
         assert found.ranks[query] == 1 + np.argmax(is_correct[wrong_first])
 
 
-def test_a_score_that_is_nan_is_the_worst():
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_nothing_is_ranked_by_a_score_that_is_not_finite(value):
     scores = np.tile(np.arange(8.0), (3, 1))
-    scores[0, 7] = scores[1, 2] = scores[2, 3:] = np.nan  # own, another's, most of them
-    found = search(scores.__getitem__, np.array([7, 5, 2]), np.arange(8))
-    assert found.ranks.tolist() == [8, 4, 6]
-    assert found.neighbors.tolist() == [[6, 5, 4, 3, 2], [7, 6, 5, 4, 3], [2, 1, 0, 3, 4]]
+    scores[1, 2] = value
+    with pytest.raises(UserError, match="not finite"):
+        search(scores.__getitem__, np.array([7, 5, 2]), np.arange(8))
 
 
 def search_peak(num_studies):

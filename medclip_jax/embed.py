@@ -15,7 +15,7 @@ from medclip_jax.data.builders.rows import Rejection
 from medclip_jax.data.table import read_lines, read_table
 from medclip_jax.errors import UserError
 from medclip_jax.inference import Encoder, load
-from medclip_jax.whole_file import check_writable, write_whole
+from medclip_jax.output_files import check_file, write_whole
 
 SUFFIXES = (".npz", ".parquet")
 _TABLES = (".csv", ".csv.gz", ".jsonl")
@@ -47,7 +47,7 @@ def embed_to_file(
     if not 0 <= max_rejected <= 1:
         raise UserError(f"the share of rejected images must be from 0 to 1, not {max_rejected}")
     sources = image_paths(images) if images else read_lines(texts) if texts else []
-    check_writable(output)
+    check_file(output)
     encoder = load(checkpoint)
     if not images:
         _write(output, sources, encoder.embed_texts(sources, progress=True))

@@ -9,7 +9,7 @@ from medclip_jax.convert.model_card import write_model_card
 from medclip_jax.convert.verify import format_differences, verify
 from medclip_jax.errors import UserError
 from medclip_jax.inference import Encoder, load
-from medclip_jax.writable import check_folder
+from medclip_jax.output_files import check_folder
 
 FORMATS = ("torchvision", "timm", "huggingface", "safetensors")
 

@@ -44,13 +44,14 @@ def search(
 
     Every query must have a correct entry.
 
-    A score that is NaN counts against the query, and comes last among the neighbors.
-
     Args:
         scores_of: The scores of some queries with the whole gallery; it is asked for 256 queries at
             a time, so that memory grows with the gallery and not with its square.
         query_groups: Group of each query.
         gallery_groups: Group of each entry.
+
+    Raises:
+        UserError: a score is not finite.
     """
     order = np.argsort(gallery_groups, kind="stable")
     first, last = (

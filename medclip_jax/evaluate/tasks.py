@@ -11,7 +11,7 @@ from medclip_jax import __version__
 from medclip_jax.errors import UserError
 from medclip_jax.evaluate.options import check_options, flag
 from medclip_jax.evaluate.request import Request
-from medclip_jax.writable import check_folder
+from medclip_jax.output_files import check_folder
 
 if TYPE_CHECKING:
     from medclip_jax.evaluate.encode import Studies

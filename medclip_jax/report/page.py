@@ -11,11 +11,11 @@ import jinja2
 from medclip_jax import __version__
 from medclip_jax.errors import UserError
 from medclip_jax.evaluate.table import ONE_PATIENT, protocol_words
+from medclip_jax.output_files import check_folder
 from medclip_jax.report import pictures, tables
 from medclip_jax.report.charts import roc_chart, training_chart
 from medclip_jax.report.run_files import Evaluation, RunFiles, read_run
 from medclip_jax.report.weights import Weights, choose, describe_weights, saved_weights
-from medclip_jax.writable import check_folder
 
 _TITLES = {
     "zero-shot": "Zero-shot classification",

@@ -1,4 +1,4 @@
-"""Output files: tried before the work, whole at its end."""
+"""Output: its place is tried before the work, and it is whole at the end."""
 
 import resource
 from collections.abc import Iterator
@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from medclip_jax.errors import UserError
-from medclip_jax.whole_file import check_writable, write_whole
+from medclip_jax.output_files import check_file, check_folder, write_whole
 
 
 def test_a_place_is_made_and_left_clean(tmp_path: Path) -> None:
-    check_writable(tmp_path / "a" / "b" / "out.npz")
+    check_file(tmp_path / "a" / "b" / "out.npz")
     assert not list((tmp_path / "a" / "b").iterdir())
 
 
@@ -26,7 +26,7 @@ def test_places_where_nothing_can_be_written(tmp_path: Path) -> None:
         (tmp_path / f"{'x' * 300}.npz", "cannot be written .File name too long"),
     ):
         with pytest.raises(UserError, match=message):
-            check_writable(path)
+            check_file(path)
 
 
 @pytest.fixture
@@ -47,3 +47,24 @@ def test_a_full_disk_leaves_what_was_there(tmp_path: Path) -> None:
         write_whole(path, lambda file: np.savez(file, a=np.zeros(10_000)))
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_nothing_is_left_where_it_can_be_written(tmp_path: Path) -> None:
+    check_folder(tmp_path / "a" / "b", "--output")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "there").mkdir()
+    check_folder(tmp_path / "there", "--output")
+    assert list((tmp_path / "there").iterdir()) == []
+
+
+def test_a_file_in_its_place(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(UserError, match=r"--output .*file.* cannot be written"):
+            check_folder(folder, "--output")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_where_nobody_can_write() -> None:
+    with pytest.raises(UserError, match="--output /proc/none cannot be written"):
+        check_folder(Path("/proc/none"), "--output")

@@ -35,7 +35,7 @@ class VectorEncoder:
     step: int = 7
     given: np.ndarray | None = None
     config: ConfigDict = dataclasses.field(
-        default_factory=lambda: ConfigDict({"text_encoder": {"max_length": 32}})
+        default_factory=lambda: ConfigDict({"seed": 0, "text_encoder": {"max_length": 32}})
     )
 
     def image_features(self, images):

@@ -25,7 +25,7 @@ class PatchEncoder:
     temperature: float = 0.2
     step: int = 40
     config: ConfigDict = dataclasses.field(
-        default_factory=lambda: ConfigDict({"text_encoder": {"max_length": 32}})
+        default_factory=lambda: ConfigDict({"seed": 0, "text_encoder": {"max_length": 32}})
     )
 
     def image_features(self, images):

@@ -34,9 +34,9 @@ def rewind(workdir: Path, step: int) -> None:
             f"{other_steps(workdir, step)}"
         )
     later = [saved for saved in steps if saved > step]
+    aside = _new_directory(workdir / SET_ASIDE / f"after_{step}")  # also as a mark, if empty
     if not later:
         return
-    aside = _new_directory(workdir / SET_ASIDE / f"after_{step}")
     for name in ("metrics.jsonl", CHANGES):
         if (workdir / name).exists():
             shutil.copy(workdir / name, aside)

@@ -1,5 +1,6 @@
 """`launch/pretrain.py`: the status by which a scheduler knows whether to start again."""
 
+import importlib.util
 import os
 import signal
 import subprocess
@@ -72,3 +73,23 @@ def test_a_mistake_is_one_line(arguments: tuple[str, ...], message: str, tmp_pat
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 2
     assert message in errors and errors.count("\n") == 1
+
+
+@pytest.mark.parametrize("flag", [["--from-step", "6"], ["--from-step=6"]])
+def test_a_run_goes_back_once(
+    flag: list[str], toy_config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = importlib.util.spec_from_file_location("launch_pretrain", LAUNCH / "pretrain.py")
+    launch = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(launch)
+    calls: list[list[str]] = []
+    monkeypatch.setattr(launch.cli, "main", calls.append)
+    start = ["pretrain", "--config", str(toy_config), "--workdir", str(tmp_path)]
+    steps = "--config.num_steps=8"
+    (tmp_path / "checkpoints" / "8").mkdir(parents=True)
+    launch.main([str(toy_config), str(tmp_path), *flag, steps])
+    assert calls == [[*start, steps, "--from-step", "6"]]  # though the last step is saved
+    (tmp_path / "set_aside" / "after_6").mkdir(parents=True)
+    (tmp_path / "checkpoints" / "8").rmdir()
+    assert launch.main([str(toy_config), str(tmp_path), *flag, steps]) == launch.STOPPED
+    assert calls[1:] == [[*start, steps]]

@@ -1,8 +1,10 @@
 """Whether all that a step computed is a number: its figures, and the state that it leaves behind.
 
-The state is counted within the step, where XLA has the updated arrays at hand. A loss alone does
-not tell: an update can ruin the parameters from which the next loss is computed, and an overflow in
-the optimiser's state stops a parameter for good without one.
+A loss alone does not tell: an update can ruin the parameters from which the next loss is computed.
+So the updated parameters and statistics are counted within the step, where XLA has them at hand.
+The optimiser's moments and the average of weights follow from what is checked: where a square of
+the gradient overflows, so does the gradient's norm. (Counting them too made a step take a fifth
+longer to compile.)
 """
 
 import math
@@ -34,5 +36,5 @@ def describe_problem(values: Mapping[str, float]) -> str | None:
             words = name.replace("/", " ").replace("_", " ")
             return f"the {words} is {values[name]}"
     if count := values.get(NUM_NOT_FINITE):
-        return f"the update makes {count:.0f} entries of parameters or optimiser state not finite"
+        return f"the update makes {count:.0f} entries of parameters or statistics not finite"
     return None

@@ -78,7 +78,7 @@ def make_train_step(
         metrics |= {
             "learning_rate": learning_rate,
             "gradient_norm": optax.tree.norm(gradients),
-            NUM_NOT_FINITE: num_not_finite((trainable, batch_stats, opt_state, ema_params)),
+            NUM_NOT_FINITE: num_not_finite((trainable, batch_stats)),
         }
         return state.replace(
             step=state.step + 1,

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from jax.sharding import AxisType, Mesh
 from ml_collections import ConfigDict
 
@@ -29,6 +30,8 @@ from medclip_jax.train.state import (
 from medclip_jax.train.step import check_objectives, make_train_step
 
 CONFIGS = ("convirt", "matching", "radtex", "mixed", "combined")
+# For tests that compile a step of each: the largest two take 20 s or more.
+SLOW_LARGE_CONFIGS = (*CONFIGS[:3], *(pytest.param(n, marks=pytest.mark.slow) for n in CONFIGS[3:]))
 LENGTH, SIZE, LABELS = 12, 64, 3
 TEXTS = (
     "small left pleural effusion is seen",

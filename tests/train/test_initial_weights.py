@@ -105,6 +105,7 @@ def read_tensor(folder: Path, name: str) -> np.ndarray:
     return load_file(folder / "model.safetensors")[name]
 
 
+@pytest.mark.slow
 def test_a_run_needs_the_weights_once_and_evaluation_never(
     published: Path, toy_config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

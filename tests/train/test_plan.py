@@ -92,6 +92,7 @@ def test_a_plan_adds_up(parts: StepParts) -> None:
     assert plan.flops == flops.train_step_flops(parts.config, parts.vocab_size) / 8
 
 
+@pytest.mark.slow
 def test_the_largest_microbatch_that_fits(
     parts: StepParts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -119,6 +120,7 @@ def test_a_device_that_does_not_tell_its_memory(parts: StepParts) -> None:
         with_fitting_microbatches(parts._replace(config=config))
 
 
+@pytest.mark.slow
 def test_a_plan_of_whole_words_needs_neither_tokenizer_nor_data() -> None:
     config = tiny.tiny_config("mixed", variant="", batch_size=16, **{"data.image_size": 72})
     config.image_encoder.hidden_size = config.text_encoder.hidden_size = 16

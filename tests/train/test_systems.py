@@ -31,9 +31,14 @@ def moved(before: dict[str, Any], after: dict[str, Any]) -> set[str]:
     return {name for name in first if not np.array_equal(first[name], second[name])}
 
 
-@pytest.mark.parametrize(
-    ("name", "frozen"), [*((name, ()) for name in tiny.CONFIGS), ("mixed", ("^fusion/",))]
-)
+# Each takes more than 40 s.
+MORE = [
+    pytest.param(*case, marks=pytest.mark.slow)
+    for case in (("combined", ()), ("mixed", ("^fusion/",)))
+]
+
+
+@pytest.mark.parametrize(("name", "frozen"), [*((name, ()) for name in tiny.CONFIGS[:4]), *MORE])
 def test_every_trainable_parameter_moves_and_no_frozen_one(
     name: str, frozen: tuple[str, ...], tokens: Tokenizer
 ) -> None:

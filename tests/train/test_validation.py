@@ -46,7 +46,7 @@ def evaluate(config: ConfigDict, tokens: Tokenizer, state: Any, batch: Any, mesh
     return objectives.mean_metrics([values], config.objectives)
 
 
-@pytest.mark.parametrize("name", tiny.CONFIGS)
+@pytest.mark.parametrize("name", tiny.SLOW_LARGE_CONFIGS)
 def test_rows_that_fill_a_batch_up_do_not_count(name: str, tokens: Tokenizer) -> None:
     config = tiny.tiny_config(name)
     state, _ = tiny.start(config, tokens)

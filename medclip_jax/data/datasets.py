@@ -29,6 +29,7 @@ class StudySplit(Sequence[Study]):
         self.split = split
         self.label_names = tuple(builder.info.metadata["label_names"])
         self._records = builder.as_data_source(split).data_source
+        self._files = [epath.Path(path) for path in builder.info.splits[split].filepaths]
 
     def __len__(self) -> int:
         return len(self._records)
@@ -47,10 +48,27 @@ class StudySplit(Sequence[Study]):
             yield from self[start : start + _READ_AHEAD]
 
     def read(self, indices: Sequence[int]) -> list[Study]:
-        """The studies at these positions, in this order, in one read."""
+        """The studies at these positions, in this order, in one read.
+
+        Raises:
+            UserError: a file of the set has gone or is damaged.
+        """
         if not indices:  # ArrayRecord refuses to read none
             return []
-        return [Study.from_record(record) for record in self._records.__getitems__(list(indices))]
+        try:
+            records = self._records.__getitems__(list(indices))
+            return [Study.from_record(record) for record in records]
+        except (OSError, RuntimeError, IndexError) as error:  # ArrayRecord's; a cut record is empty
+            raise UserError(_unreadable(self._files, error)) from error
+
+
+def _unreadable(files: Sequence[epath.Path], error: Exception) -> str:
+    """Names the file that cannot be read; ArrayRecord does not always tell which of several."""
+    reason = str(error).partition("\n")[0]
+    found = [file for file in files if not file.exists()]
+    found = found or [file for file in files if str(file) in reason or len(files) == 1]
+    where = str(found[0]) if found else f"a file in {files[0].parent}"
+    return f"{where} cannot be read ({reason}): put it back and start again"
 
 
 def open_split(name: str, split: str, data_dir: str | Path | None = None) -> StudySplit:

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import grain
 import ml_collections
 import numpy as np
-from etils import epath
 
 from medclip_jax.data import images
 from medclip_jax.data.datasets import open_builder, open_split, split_names
@@ -61,12 +60,10 @@ class BatchSource:
         image_size: int,
         tokenizer: Tokenizer,
         max_length: int,
-        files: Sequence[epath.Path],
         num_rows: int | None = None,
     ) -> None:
         self._num_rows = sys.maxsize if num_rows is None else num_rows
         self._sequence = sequence
-        self._files = files
         self._batch_size = batch_size
         self._rows = rows
         self._image_size = image_size
@@ -78,10 +75,7 @@ class BatchSource:
 
     def __getitem__(self, step: int) -> Batch:
         start = step * self._batch_size
-        try:
-            rows = self._sequence.read([start + row for row in self._rows])
-        except (OSError, RuntimeError, IndexError) as error:  # ArrayRecord's; a cut record is empty
-            raise UserError(_unreadable(self._files, error)) from error
+        rows = self._sequence.read([start + row for row in self._rows])
         canvases = np.zeros((len(rows), self._image_size, self._image_size), np.uint8)
         for canvas, row in zip(canvases, rows, strict=True):
             if row.image is not None:
@@ -270,7 +264,6 @@ def _open_batches(
         image_size=data_config.image_size,
         tokenizer=tokenizer,
         max_length=max_length,
-        files=_files(data_config, split),
         num_rows=num_rows,
     )
     return grain.MapDataset.source(source), sum(len(mixed.studies) for mixed in sets)
@@ -302,23 +295,6 @@ def _entries(data_config: ml_collections.ConfigDict, split: str) -> list[Sequenc
         having = [e for e in entries if split in split_names(e[0], data_config.data_dir)]
         entries = having or entries
     return entries
-
-
-def _files(data_config: ml_collections.ConfigDict, split: str) -> list[epath.Path]:
-    """The files of a split's sets."""
-    names = [entry[0] for entry in _entries(data_config, split)]
-    infos = [open_builder(name, data_config.data_dir).info for name in names]
-    return [epath.Path(path) for info in infos for path in info.splits[split].filepaths]
-
-
-def _unreadable(files: Sequence[epath.Path], error: Exception) -> str:
-    """Names the file that cannot be read; ArrayRecord does not always tell which of several."""
-    reason = str(error).partition("\n")[0]
-    found = [file for file in files if not file.exists()]
-    found = found or [file for file in files if str(file) in reason or len(files) == 1]
-    directories = ", ".join(dict.fromkeys(str(file.parent) for file in files))
-    where = str(found[0]) if found else f"a file in {directories}"
-    return f"{where} cannot be read ({reason}): put it back and start again, the run goes on"
 
 
 def _open_set(entry: Sequence[Any], split: str, data_dir: str) -> MixedSet:

@@ -2,6 +2,8 @@
 
 import os
 import pathlib
+import re
+import shutil
 import subprocess
 import sys
 
@@ -152,3 +154,13 @@ print(info.describe("{prepared.name}", "{prepared.data_dir}"))
     assert run.returncode == 0, run.stderr
     assert "The lungs are clear." in run.stdout and "patients" in run.stdout
     assert not (tmp_path / "imported").exists()
+
+
+def test_a_split_whose_file_has_gone_is_one_line(toy_data, tmp_path):
+    copy = tmp_path / "data"
+    shutil.copytree(toy_data, copy)
+    split = datasets.open_split("manifest/toy", "test", copy)
+    (shard,) = (copy / "manifest" / "toy").rglob("manifest-test.array_record*")
+    shard.unlink()
+    with pytest.raises(UserError, match=rf"^{re.escape(str(shard))} cannot be read"):
+        list(split)

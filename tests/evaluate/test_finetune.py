@@ -163,6 +163,7 @@ def moved(before, after):
     return {name for name in before if np.abs(np.asarray(before[name] - after[name])).max() > 0}
 
 
+@pytest.mark.slow
 def test_at_first_the_head_moves_alone_then_the_encoder_but_never_the_rest(
     trainer, encoder, toy_train
 ):

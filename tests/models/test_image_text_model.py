@@ -160,6 +160,7 @@ def test_every_parameter_has_a_gradient(make_variables, batch, image_encoder):
             assert 1e-5 < largest < np.inf, name
 
 
+@pytest.mark.slow
 def test_same_step_on_eight_devices(make_variables, batch):
     """Loss, gradients and the statistics of batch normalisation, which see the global batch."""
     model = small_model(ResNet(blocks=(1,), bottleneck=False, width=8))

@@ -247,6 +247,7 @@ def test_a_silent_process_ends_the_other_in_time(
     processes[victim].communicate()
 
 
+@pytest.mark.slow
 def test_sigterm_to_one_of_two_processes_saves_in_both(toy_config: Path, tmp_path: Path) -> None:
     seldom = "--config.checkpoint_every=100000", "--config.evaluate_every=100000"
     processes = commands.start_two(toy_config, tmp_path, *SMALL, ENDLESS, *seldom)

@@ -91,6 +91,7 @@ def test_a_diverged_run_goes_on_as_its_message_says(workdir: Path, toy_config: P
     ]
 
 
+@pytest.mark.slow
 def test_clipping_may_begin_and_end_at_a_resume(workdir: Path, toy_config: Path) -> None:
     run(toy_config, workdir, "--config.num_steps=10", "--config.optimizer.clip_norm=1e-3")
     run(toy_config, workdir, "--config.num_steps=12")
@@ -126,6 +127,7 @@ def test_a_step_that_is_not_saved_is_one_line_with_those_that_are(
     assert saved_steps(workdir / "checkpoints")[-1] == 8
 
 
+@pytest.mark.slow
 def test_what_changes_no_result_may_change_on_resume(
     finished: Path,
     workdir: Path,

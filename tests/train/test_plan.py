@@ -168,6 +168,7 @@ def plan_command(toy_config: Path, *flags: str) -> subprocess.CompletedProcess[s
     )
 
 
+@pytest.mark.slow
 def test_a_plan_of_more_devices_than_there_are(toy_config: Path) -> None:
     done = plan_command(
         toy_config, "--plan", "32", "--config.mesh.fsdp=4", "--config.batch_size=64"

@@ -45,7 +45,7 @@ def test_what_is_no_label(cell: str) -> None:
         " effusion | pleural mass | ",
         str(["effusion", "pleural mass"]),
         str(("effusion", "pleural mass")),
-        str({"effusion", "pleural mass"}),
+        "{'effusion', 'pleural mass'}",
         str(np.array(["effusion", "pleural mass"])),
         '["effusion", "pleural mass", null]',
         '[["effusion"], ["pleural mass"]]',

@@ -20,7 +20,6 @@ from medclip_jax.convert.torch_names import torch_state_dict
 from medclip_jax.data.tokenizer import Tokenizer
 from medclip_jax.inference import Encoder
 from medclip_jax.models.generation import generate
-from medclip_jax.train.state import quick_compilation
 
 torch = pytest.importorskip("torch")
 medclip_torch = pytest.importorskip("medclip_jax.convert.pytorch_files.medclip_torch")
@@ -155,7 +154,7 @@ def test_greedy_reports(variant: str, tokens: Tokenizer, tmp_path: Path) -> None
     start, end, pad = int(frame[0]), int(frame[1]), encoder.tokenizer.pad_id
     apply = functools.partial(encoder.model.apply, encoder.variables)
 
-    @functools.partial(jax.jit, compiler_options=quick_compilation())
+    @jax.jit
     def generated(end_id: Any) -> Any:
         return generate(
             lambda *arrays: apply(*arrays, method="start_caption"),
@@ -319,7 +318,7 @@ def test_gradients_and_statistics_of_a_training_step(tokens: Tokenizer, tmp_path
     model = encoder.model.clone(num_visible=None)
     statistics = encoder.variables["batch_stats"]
 
-    @functools.partial(jax.jit, compiler_options=quick_compilation())
+    @jax.jit
     @functools.partial(jax.value_and_grad, has_aux=True)
     def our_loss(params: Any) -> Any:
         outputs, changed = model.apply(

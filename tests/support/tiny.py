@@ -20,13 +20,7 @@ from medclip_jax.models.factory import build_model
 from medclip_jax.models.image_text_model import ImageTextModel
 from medclip_jax.train import optimizer as optimizers
 from medclip_jax.train.masks import BatchMasks
-from medclip_jax.train.state import (
-    TrainState,
-    create_state,
-    dummy_batch,
-    init_variables,
-    quick_compilation,
-)
+from medclip_jax.train.state import TrainState, create_state, dummy_batch, init_variables
 from medclip_jax.train.step import check_objectives, make_train_step
 
 CONFIGS = ("convirt", "matching", "radtex", "mixed", "combined")
@@ -96,8 +90,7 @@ def example(config: ConfigDict, masks: BatchMasks) -> dict[str, jax.Array]:
 
 def variables(model: ImageTextModel, first: dict[str, jax.Array]) -> Any:
     """The model's at its start; compiled as a whole, since op by op takes ten times as long."""
-    init = jax.jit(lambda: init_variables(model, 0, first), compiler_options=quick_compilation())
-    return init()
+    return jax.jit(lambda: init_variables(model, 0, first))()
 
 
 def masked(
@@ -134,4 +127,4 @@ def start(
     mesh = sharding.make_mesh(axes) if axes else one_device()
     state = create_state(model, optimizer, plateau, config, first, mesh)
     step = make_train_step(model, config, masks, optimizer, lambda step: 0.01, mesh)
-    return state, jax.jit(step, compiler_options=None if axes else quick_compilation())
+    return state, jax.jit(step)

@@ -12,7 +12,6 @@ from support import tiny
 from medclip_jax import objectives, sharding
 from medclip_jax.errors import UserError
 from medclip_jax.train.pieces import check_microbatch_size, loss_in_pieces
-from medclip_jax.train.state import quick_compilation
 
 # Batch normalisation has statistics of its own in each piece: all images go through a ViT.
 VIT = {"image_encoder.name": "vit", "image_encoder.pooling": "mean"}
@@ -92,14 +91,14 @@ ALWAYS = ("convirt", "tiled", "soft")
 )
 def test_loss_metrics_and_gradients_are_those_of_one_step(case: str, tokens: Any) -> None:
     loss, variables, batch, _ = make_loss(case, tokens)
-    run = jax.jit(loss, static_argnums=2, compiler_options=quick_compilation())
+    run = jax.jit(loss, static_argnums=2)
     assert_same(run(variables, batch, 4), run(variables, batch, ROWS))
 
 
 @pytest.mark.slow
 def test_pieces_lie_over_all_devices(tokens: Any) -> None:
     loss, variables, batch, config = make_loss("combined", tokens)
-    run = jax.jit(loss, static_argnums=2, compiler_options=quick_compilation())
+    run = jax.jit(loss, static_argnums=2)
     expected = run(variables, batch, ROWS)
     mesh = sharding.make_mesh({"data": 2, "fsdp": 2, "tensor": 2})
     shardings = sharding.state_shardings(mesh, variables, 1)

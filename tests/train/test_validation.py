@@ -14,7 +14,6 @@ from medclip_jax import objectives, sharding
 from medclip_jax.config import load_config
 from medclip_jax.data.tokenizer import Tokenizer, load_tokenizer, train_wordpiece
 from medclip_jax.errors import UserError
-from medclip_jax.train.state import quick_compilation
 from medclip_jax.train.step import make_eval_step
 from medclip_jax.train.validation import Validation, prepare_validation
 
@@ -40,8 +39,7 @@ def filled_up(batch: dict[str, jax.Array], rows: int) -> dict[str, jax.Array]:
 
 def evaluate(config: ConfigDict, tokens: Tokenizer, state: Any, batch: Any, mesh: Any) -> Any:
     model, masks = tiny.model_and_masks(config, tokens)
-    options = quick_compilation() if mesh.size == 1 else None
-    step = jax.jit(make_eval_step(model, config, masks, mesh), compiler_options=options)
+    step = jax.jit(make_eval_step(model, config, masks, mesh))
     values = {name: float(value) for name, value in step(state, batch).items()}
     return objectives.mean_metrics([values], config.objectives)
 

@@ -10,8 +10,10 @@ import csv
 import itertools
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
+
+from medclip_jax.data.cell_forms import ROW_IN_TEXT, CellForms
 
 _BLANKS_AFTER_QUOTE = re.compile(r'"[ \t]+(?=,|$)')
 _QUOTES = "a quote is missing, or stands within a text without being doubled"
@@ -34,10 +36,11 @@ class Record(NamedTuple):
 def read_records(lines: Iterable[str]) -> Iterator[Record]:
     """The records of a file, the first of which is the header; empty ones are left out.
 
-    A record is damaged if its quotes do not match, or if it takes several lines and has not as many
-    cells as the header has names. It is given up after its first line, and the next one begins
-    with the first line that is a record without any problem: what is left of a text in between
-    belongs to the damaged record.
+    A record is damaged if its quotes do not match, if it takes several lines and has not as many
+    cells as the header has names, or if one of its texts holds another row. It is given up after
+    its first line, and the next one begins with the first line that is a record without any
+    problem. What is left of a text in between belongs to the damaged record, but a line that begins
+    as rows of the table do is a damaged record of its own.
 
     Args:
         lines: the lines of the file, each ended by a line feed.
@@ -48,7 +51,8 @@ def read_records(lines: Iterable[str]) -> Iterator[Record]:
 
 def _records(lines: "_Lines") -> Iterator[Record]:
     header: list[str] | None = None
-    damaged: Record | None = None
+    forms = CellForms(0)
+    damaged: list[_DamagedLine] = []
     number = 0
     while True:
         start = lines.position + 1
@@ -58,22 +62,46 @@ def _records(lines: "_Lines") -> Iterator[Record]:
             break
         is_empty = cells is not None and not any(cell.strip() for cell in cells)
         problem = f"{_QUOTES} (line {start})" if cells is None else _cells_problem(header, cells)
-        if damaged and (problem or is_empty):
+        if cells and not problem and len(lines.taken) > 1 and forms.hold_row(cells):
+            problem = f"{ROW_IN_TEXT} (line {start})"
+        if cells is None or (problem and len(lines.taken) > 1) or (damaged and problem):
+            damaged.append(_DamagedLine(lines.taken[0], problem))
             lines.give_back(lines.taken[1:])
             continue
-        if damaged:
-            yield damaged
-            damaged = None
+        if damaged and is_empty:
+            continue
+        if header is None and not is_empty:
+            header, forms = cells, CellForms(len(cells))
+        elif not is_empty and not problem:
+            forms.learn(cells)
+        for record in _damaged_records(damaged, forms, number):
+            number = record.number
+            yield record
+        damaged = []
         number += 1
-        if cells is None or (problem and len(lines.taken) > 1):
-            certain = lines.taken[0].partition('"')[0].split(",")[:-1]
-            damaged = Record(number, certain, problem)
-            lines.give_back(lines.taken[1:])
-        elif not is_empty:
-            header = header or cells
+        if not is_empty:
             yield Record(number, cells, problem)
-    if damaged:
-        yield damaged
+    yield from _damaged_records(damaged, forms, number)
+
+
+class _DamagedLine(NamedTuple):
+    line: str
+    problem: str
+
+
+def _damaged_records(
+    damaged: Sequence[_DamagedLine], forms: CellForms, number: int
+) -> Iterator[Record]:
+    """The records in successive lines that cannot be read, after the record `number`."""
+    before = ""
+    for line, problem in damaged:
+        certain = line.partition('"')[0].split(",")[:-1]
+        if not before:
+            forms.learn(certain)
+        if not before or forms.begin_row(before.rstrip("\n"), line.rstrip("\n")):
+            number += 1
+            yield Record(number, certain, problem)
+        before = line
 
 
 def _cells_problem(header: list[str] | None, cells: list[str]) -> str:

@@ -1,15 +1,17 @@
 """A CSV or JSON Lines file as rows of text cells, whichever program wrote it."""
 
-import codecs
 import gzip
 import io
+import itertools
 import json
 import zlib
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
 
+from medclip_jax.data.cell_forms import ROW_IN_TEXT, CellForms
 from medclip_jax.data.csv_records import Record, read_records
+from medclip_jax.data.text_encoding import text_encoding
 from medclip_jax.errors import UserError
 
 _CHUNK = 1 << 20  # bytes
@@ -42,8 +44,8 @@ def read_table(
 ) -> Table:
     """Reads a `.csv` or `.csv.gz` file with a header, or a `.jsonl` file with an object a line.
 
-    The text is UTF-8, with or without a byte order mark, or else Latin-1. A row that cannot be
-    read stays in the table with its `problem` and the cells that are certain.
+    The text is UTF-8, with or without a byte order mark, or else Windows-1252 or Latin-1. A row
+    that cannot be read stays in the table with its `problem` and the cells that are certain.
 
     Args:
         path: the file.
@@ -91,7 +93,7 @@ def _read(path: Path, read: Callable[[io.TextIOWrapper], Any]) -> Any:
     """What `read` makes of the file's text, in which every line ends with a line feed."""
     try:
         with _open(path) as file:
-            encoding = _encoding(path, file)
+            encoding = text_encoding(_chunks(path, file))
             file.seek(0)
             return read(io.TextIOWrapper(file, encoding))
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
@@ -105,22 +107,11 @@ def _open(path: Path) -> BinaryIO:
     return cast(BinaryIO, opened)
 
 
-def _encoding(path: Path, file: BinaryIO) -> str:
-    decoder: codecs.IncrementalDecoder = codecs.getincrementaldecoder("utf-8")()
-    encoding = "utf-8-sig"
+def _chunks(path: Path, file: BinaryIO) -> Iterator[bytes]:
     while chunk := file.read(_CHUNK):
         if b"\0" in chunk:
             raise UserError(f"{path}: not UTF-8 or Latin-1 text; save the file as UTF-8")
-        try:
-            decoder.decode(chunk)
-        except UnicodeDecodeError:
-            encoding = "latin-1"
-            decoder = codecs.getincrementaldecoder(encoding)()
-    try:
-        decoder.decode(b"", final=True)
-    except UnicodeDecodeError:
-        return "latin-1"
-    return encoding
+        yield chunk
 
 
 def _read_csv(path: Path, text: io.TextIOWrapper, wanted: Collection[str] | None) -> Table:
@@ -151,10 +142,14 @@ def _read_json_lines(path: Path, text: io.TextIOWrapper, wanted: Collection[str]
         )
     columns = tuple(dict.fromkeys(name for row in rows for name in row.cells))
     kept = [name for name in columns if wanted is None or name in wanted]
-    return Table(
-        columns,
-        [row._replace(cells={name: row.cells.get(name, "") for name in kept}) for row in rows],
-    )
+    forms = CellForms(len(columns))
+    for number, row in enumerate(rows):
+        cells = {name: row.cells.get(name, "") for name in columns}
+        problem = row.problem or (ROW_IN_TEXT if forms.hold_row(list(cells.values())) else "")
+        if not problem:
+            forms.learn(list(cells.values()))
+        rows[number] = TableRow(row.number, {name: cells[name] for name in kept}, problem)
+    return Table(columns, rows)
 
 
 def _numbered(text: io.TextIOWrapper) -> Iterator[tuple[int, str]]:
@@ -164,11 +159,16 @@ def _numbered(text: io.TextIOWrapper) -> Iterator[tuple[int, str]]:
 def _json_row(number: int, line: str) -> TableRow:
     try:
         values = json.loads(line)
+        if not isinstance(values, dict):
+            return TableRow(number, {}, "not a JSON object")
+        cells = {name.strip(): _cell(value) for name, value in values.items()}
+        "".join(itertools.chain.from_iterable(cells.items())).encode()
+    except UnicodeEncodeError:
+        return TableRow(number, {}, "half a character: a surrogate without the other one")
+    except RecursionError:
+        return TableRow(number, {}, "not JSON (too many brackets within brackets)")
     except ValueError as error:
         return TableRow(number, {}, f"not JSON ({error})")
-    if not isinstance(values, dict):
-        return TableRow(number, {}, "not a JSON object")
-    cells = {name.strip(): _cell(value) for name, value in values.items()}
     objects = [name for name, value in values.items() if isinstance(value, dict)]
     return TableRow(number, cells, f"{objects[0]} is a JSON object" if objects else "")
 

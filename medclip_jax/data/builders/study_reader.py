@@ -15,6 +15,7 @@ from medclip_jax.data import images, reports
 from medclip_jax.data.builders.rows import PixelBox, Rejection, Row, RunLengthMask
 from medclip_jax.data.run_lengths import decode_run_lengths
 from medclip_jax.data.studies import Box, Mask, Study
+from medclip_jax.data.text_encoding import decode_text
 from medclip_jax.errors import UserError
 
 _MIN_SIDE = 16  # pixels; nothing smaller is a radiograph
@@ -82,7 +83,7 @@ class StudyReader:
         return (_study(kept) if kept else None), rejected
 
     def _read_row(self, row: Row) -> "_ReadRow":
-        text = row.text or (_decode_text(_read(self.root / row.text_path)) if row.text_path else "")
+        text = row.text or (decode_text(_read(self.root / row.text_path)) if row.text_path else "")
         if self.sections:
             text = reports.select_sections(text, self.sections)
         if not row.image_path:
@@ -159,10 +160,3 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-
-
-def _decode_text(encoded: bytes) -> str:
-    try:
-        return encoded.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        return encoded.decode("latin-1")

@@ -1,7 +1,6 @@
 """The rows of a manifest, checked one by one."""
 
 import math
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -25,9 +24,6 @@ from medclip_jax.data.builders.rows import (
 from medclip_jax.data.table import Table, TableRow, list_columns, read_table
 from medclip_jax.errors import UserError
 
-# A row of the table within a text: the quotes around two texts were lost, of which one closes the
-# other.
-_ROW_IN_TEXT = re.compile(r"\n[^,\s]+\.(?:png|jpe?g|dcm|dicom|tiff?)\s*,", re.IGNORECASE)
 _NUM_SHOWN = 3  # names that a message gives
 
 
@@ -168,8 +164,6 @@ def _check_row(row: TableRow, image_root: Path, labels: _Labels) -> Row | str:
         return f"unknown split {cells['split']!r}; it must be train, validation or test"
     if isinstance(values, str):
         return values
-    if _ROW_IN_TEXT.search(text):
-        return "the text holds another row of the table: the quotes around two texts were lost"
     if image_path and (problem := path_problem(image_root, image_path)):
         return problem
     study_id = cells["study_id"] or f"row-{row.number}"

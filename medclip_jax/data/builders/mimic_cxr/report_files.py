@@ -107,8 +107,5 @@ def _archived_report(
 
 
 def _text(study_id: str, encoded: bytes) -> str:
-    try:
-        text = encoded.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        text = encoded.decode("latin-1")
+    text = decode_text(encoded)
     return mend_report(study_id, text.replace("\r\n", "\n")) if study_id in MALFORMED else text

@@ -197,8 +197,10 @@ def test_two_lost_quotes_that_close_each_other(root: pathlib.Path) -> None:
     manifest = read(
         root, 'image_path,text,patient_id\na.png,"One.,p1\nb.png,Two.",p2\nsub/c.png,Three.,p3\n'
     )
-    assert list(studies(manifest)) == [("p3", "row-3")]  # as a spreadsheet counts
-    assert "holds another row" in manifest.source.rejected[0].reason
+    assert list(studies(manifest)) == [("p3", "row-4")]
+    first, second = manifest.source.rejected
+    assert "holds another row" in first.reason and "line 2" in first.reason
+    assert (first.row, first.path, second.row, second.path) == (2, "a.png", 3, "b.png")
 
 
 def test_labels_from_lists(root: pathlib.Path) -> None:

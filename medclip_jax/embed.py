@@ -1,6 +1,5 @@
 """`medclip-jax embed`: the embeddings of many images or texts, written to one file."""
 
-import collections
 import csv
 import glob
 import io
@@ -11,7 +10,7 @@ from typing import BinaryIO
 import numpy as np
 from jaxtyping import Float
 
-from medclip_jax.data.builders.rows import Rejection
+from medclip_jax.data.builders.rows import Rejection, commonest
 from medclip_jax.data.table import read_lines, read_table
 from medclip_jax.errors import UserError
 from medclip_jax.inference import Encoder, load
@@ -100,10 +99,10 @@ def _report_rejected(
     if len(rejected) == 1:
         what = f"1 of {num_images} images was left out: {rejected[0].path}: {rejected[0].reason}"
     else:
-        ((reason, count),) = collections.Counter(r.reason for r in rejected).most_common(1)
+        alike = commonest(rejected)
         what = (
-            f"{len(rejected)} of {num_images} images were left out, {count} of them: {reason} "
-            f"({next(r.path for r in rejected if r.reason == reason)})"
+            f"{len(rejected)} of {num_images} images were left out, {len(alike)} of them: "
+            f"{alike[0].reason} ({alike[0].path})"
         )
     share = len(rejected) / num_images
     if share > max_rejected:

@@ -6,3 +6,7 @@ class UserError(Exception):
 
     The command line prints the message and exits with status 2, without a traceback.
     """
+
+    def __init__(self, message: str) -> None:
+        # Names of files and columns may have line breaks.
+        super().__init__(" ".join(message.splitlines()))

@@ -20,7 +20,7 @@ _CODE = re.compile(r"(?=\S*\d)\S{16,}")
 _WORD = re.compile(r"[\w./-]*")
 _PROSE = " "
 # "L1,L2" in a report are vertebrae.
-_NAMES_A_ROW = re.compile(r"(?![CTLS]\d+$)(?=.*[^\W\d_])(?=.*\d)\S+|\d{5,}")
+_ID = re.compile(r"(?![CTLS]\d+$)(?=\S*[^\W\d_])(?=\S*\d)\S+|(?:[^\s\d]*\d){5,}\S*")
 
 
 class CellForms:
@@ -95,8 +95,12 @@ class CellForms:
         cells = [cell.replace('"', "") for cell in cells]
         if len(cells) != len(columns):
             return False
-        seen = [_form(cell) in self._forms[column] for cell, column in zip(cells, columns, strict=True)]
-        if needs_name and not any(s and _names_a_row(cell) for s, cell in zip(seen, cells, strict=True)):
+        seen = [
+            _form(cell) in self._forms[column] for cell, column in zip(cells, columns, strict=True)
+        ]
+        if needs_name and not any(
+            s and _names_a_row(cell) for s, cell in zip(seen, cells, strict=True)
+        ):
             return False
         return all(
             is_seen or _PROSE in self._forms[column] or _WORD.fullmatch(cell)
@@ -105,7 +109,7 @@ class CellForms:
 
     def _is_label(self, cell: str, column: int) -> bool:
         forms = self._forms[column]
-        return cell in _LABELS & forms and forms <= _LABELS | {""}
+        return cell in _LABELS and bool(forms) and forms <= _LABELS | {""}
 
 
 def _form(cell: str) -> str:
@@ -121,7 +125,7 @@ def _form(cell: str) -> str:
 
 def _names_a_row(cell: str) -> bool:
     """Whether a cell, if others of its column look so, is a path, an id or a split, and no text."""
-    return bool(_suffix(cell) or cell.casefold() in _SPLITS or _NAMES_A_ROW.fullmatch(cell))
+    return bool(_suffix(cell) or cell.casefold() in _SPLITS or _ID.fullmatch(cell))
 
 
 def _suffix(cell: str) -> str:

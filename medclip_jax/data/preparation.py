@@ -194,7 +194,11 @@ def _notes(builder: tfds.core.DatasetBuilder, folder: epath.Path) -> list[str]:
     if different[_MOST_WARNINGS:]:
         notes.append(f"warning: {len(different)} totals differ so; see medclip-jax data info")
     if builder.left_out:
-        notes.append(f"{len(builder.left_out)} rows were left out on purpose: {folder / _REJECTED}")
+        notes.append(f"{_rows_were(builder.left_out)} left out on purpose: {folder / _REJECTED}")
     if builder.rejected:
-        notes.append(f"{len(builder.rejected)} rows were rejected: {folder / _REJECTED}")
+        notes.append(f"{_rows_were(builder.rejected)} rejected: {folder / _REJECTED}")
     return notes
+
+
+def _rows_were(rows: Sequence[Any]) -> str:
+    return "1 row was" if len(rows) == 1 else f"{len(rows)} rows were"

@@ -13,7 +13,7 @@ _HEADER_NAMES = "|".join(
         # English
         "findings and impression|findings?|impressions?|conclusions?|indications?|comparisons?"
         "|techniques?|history|clinical (?:indication|history|information)|examination|exam"
-        "|reason for exam(?:ination)?|recommendations?|notifications?|addendum",
+        "|reason for exam(?:ination)?|recommendations?|notifications?|addendum|comments?|wet read",
         # Spanish
         "hallazgos?|impresi[oó]n(?: diagn[oó]stica)?|conclusi[oó]n|conclusiones|indicaci[oó]n"
         "|t[eé]cnica|comparaci[oó]n|datos cl[ií]nicos|antecedentes|recomendaci[oó]n",

@@ -240,8 +240,29 @@ def test_the_commonest_reason_is_in_the_error(source, write_csv) -> None:
         build_rows(source, write_csv, rows)
     assert str(error.value).startswith(
         "6 of 7 rows were rejected (85.7%, more than the 1.0% allowed), most often because: "
-        "unknown split 'fold7'; it must be train, validation or test (3 of them; row 4: 1.png); "
+        "unknown split 'fold7'; it must be train, validation or test (4 of them; row 4: 1.png); "
     )
+
+
+def test_one_reason_with_other_values_is_one(source, write_csv) -> None:
+    rows = [{"image_path": "1.png", "split": split} for split in ("fold a", "it's", "x\n'y")]
+    rows += [{"image_path": f"no\npe{n}.png", "split": "train"} for n in range(2)]
+    rows += [{"image_path": "2.png", "split": "train"}]
+    with pytest.raises(
+        UserError, match=r"^5 of 6 rows were .*unknown split 'fold a'; .*\(3 of them"
+    ):
+        build_rows(source, write_csv, rows)
+    with pytest.raises(
+        UserError, match=r"^2 of 3 rows were .*no such file \(2 .* row 2: no pe0.png"
+    ):
+        build_rows(source, write_csv, rows[3:], "other")
+
+
+def test_one_row_was_rejected(source, write_csv) -> None:
+    rows = [{"image_path": name, "split": "train"} for name in ("1.png", "none.png")]
+    with pytest.raises(UserError, match=r"^1 of 2 rows was rejected \(50.0%"):
+        build_rows(source, write_csv, rows)
+    assert "\n1 row was rejected: " in build_rows(source, write_csv, rows, max_rejected=0.5)
 
 
 def test_what_to_know_of_a_set_is_said_first_and_last(source, write_csv, capsys) -> None:

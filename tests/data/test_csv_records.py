@@ -96,3 +96,46 @@ def test_the_limit_of_the_process_stays_as_it_was() -> None:
     long = "x" * (limit + 1)
     assert [record.cells for record in read_records([f"{long}\n"])] == [[long]]
     assert csv.field_size_limit() == limit
+
+
+DAMAGED = [
+    'i{0}.png,Tube is 5" above carina {0},P{0},1\n',
+    'i{0}.png,"The closing quote, lost {0},P{0},1\n',
+    'i{0}.png,The opening one {0}",P{0},1\n',
+    'i{0}.png,"One "within" {0}",P{0},1\n',
+    'i{0}.png,"Two lines\nof text {0},P{0},1\n',
+]
+
+
+@pytest.mark.parametrize("damaged", DAMAGED)
+@pytest.mark.parametrize("num_before", [0, 1, 50])
+def test_each_of_many_damaged_rows_is_one(damaged: str, num_before: int) -> None:
+    good = "i{0}.png,Good {0},P{0},1\n"
+    rows = [good.format(n) for n in range(num_before)]
+    rows += [damaged.format(n) for n in range(num_before, num_before + 40)] + [good.format(99)]
+    records = list(read_records(io.StringIO(f"{','.join(HEADER)}\n{''.join(rows)}")))[1:]
+    assert [record.number for record in records] == list(range(2, len(rows) + 2))
+    assert [bool(r.problem) for r in records] == [False] * num_before + [True] * 40 + [False]
+    assert [record.cells[0] for record in records[:-1]] == [
+        f"i{n}.png" for n in range(len(rows) - 1)
+    ]
+    lines = 2 if "\n" in damaged[:-1] else 1
+    line_numbers = [num_before + 2 + lines * n for n in range(40)]
+    assert [r.problem.rpartition(" ")[2] for r in records if r.problem] == [
+        f"{number})" for number in line_numbers
+    ]
+
+
+def test_damaged_rows_whose_text_comes_first() -> None:
+    rows = [f'Tube is 5" above carina {n},i{n}.png,P{n}\n' for n in range(40)]
+    text = f"text,image_path,patient_id\n{''.join(rows)}Good.,i99.png,P99\n"
+    records = list(read_records(io.StringIO(text)))[1:]
+    assert [bool(record.problem) for record in records] == [True] * 40 + [False]
+
+
+def test_other_problems_after_a_damaged_row() -> None:
+    text = f'{",".join(HEADER)}\na.png,5" off,P1,1\nb.png,A, b, and c,P2,1\nc.png,C,P3,0\n'
+    records = list(read_records(io.StringIO(text)))[1:]
+    assert [record.cells[0] for record in records] == ["a.png", "b.png", "c.png"]
+    assert "quote" in records[0].problem and records[1].problem.startswith("2 more cells")
+    assert not records[2].problem

@@ -145,7 +145,10 @@ def test_a_report_without_known_headers_is_whole() -> None:
 COMMENT = " FINAL REPORT\n COMMENT:  AP chest compared to ___.\n \n Lungs are clear.  Heart big.\n"
 
 
-@pytest.mark.parametrize("header", ["COMMENT", "COMMENTS", "NOTE", "WET READ"])
+@pytest.mark.parametrize(
+    "header",
+    ["COMMENT", "COMMENTS", "NOTE", "WET READ", "Comment", "Comments", "comment", "Wet Read"],
+)
 @pytest.mark.parametrize("title", ["", " PORTABLE AP, ___\n \n"])
 def test_a_report_that_is_a_comment_gives_its_last_paragraph(header: str, title: str) -> None:
     report = COMMENT.replace(" COMMENT", f"{title} {header}")

@@ -118,6 +118,47 @@ def test_bad_json_lines_are_problems_of_their_rows(tmp_path: pathlib.Path) -> No
     assert table.rows[2].problem == "not a JSON object"
 
 
+@pytest.mark.parametrize("text", ["patient\x92s \x93lungs\x94 \x96 clear", "5 \x80 \xb5"])
+def test_windows_1252(tmp_path: pathlib.Path, text: str) -> None:
+    content = f"text\n{text}\n".encode("latin-1")
+    (row,) = table_of(tmp_path, content).rows
+    assert row.cells["text"] == text.encode("latin-1").decode("cp1252")
+
+
+def test_latin_1_with_control_characters(tmp_path: pathlib.Path) -> None:
+    (row,) = table_of(tmp_path, b"text\na\x81\x92\xe4\n").rows
+    assert row.cells["text"] == "a\x81\x92ä"
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        (r'{"text": "a \ud800 b"}', "half a character"),
+        (r'{"text": ["a", "\udc00\ud800"]}', "half a character"),
+        (r'{"te\ud800xt": "a"}', "half a character"),
+        ("[" * 100_000, "not JSON (too many brackets"),
+        ('{"text": ' + "[" * 100_000 + "]" * 100_000 + "}", "not JSON (too many brackets"),
+        ('{"text": ' + "[" * 900 + "]" * 900 + "}", ""),
+        ('{"text": ' + "9" * 5000 + "}", "not JSON (Exceeds the limit"),
+        (r'{"text": "\ud83e\udec1"}', ""),
+    ],
+)
+def test_what_json_alone_can_hold(tmp_path: pathlib.Path, line: str, problem: str) -> None:
+    good, row = table_of(tmp_path, f'{{"text": "good"}}\n{line}\n', ".jsonl").rows
+    assert good.cells == {"text": "good"} and not good.problem
+    assert row.problem.startswith(problem) and bool(row.problem) == bool(problem)
+    "".join(row.cells.values()).encode()
+
+
+def test_rows_in_texts_of_json_lines(tmp_path: pathlib.Path) -> None:
+    rows = [
+        {"image_path": "a.png", "text": "Big effusion,p1\nb.png,Clear lungs", "patient_id": "p2"},
+        {"image_path": "c.png", "text": "Heart, lungs,\nbones, clear.", "patient_id": "p3"},
+    ]
+    table = table_of(tmp_path, "\n".join(map(json.dumps, rows)), ".jsonl")
+    assert [bool(row.problem) for row in table.rows] == [True, False]
+
+
 @pytest.mark.parametrize(
     ("content", "suffix", "message"),
     [

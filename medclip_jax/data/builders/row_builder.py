@@ -24,7 +24,7 @@ from medclip_jax.data.builders.rows import (
     Row,
     Source,
     checked_source,
-    commonest_reason,
+    commonest,
     split_order,
 )
 from medclip_jax.data.builders.study_builder import StudyBuilder
@@ -229,12 +229,15 @@ class RowBuilder(StudyBuilder):
         self._check_rejected()
 
     def _check_rejected(self) -> None:
-        share = len(self.rejected) / max(self._num_rows, 1)
+        number = len(self.rejected)
+        share = number / max(self._num_rows, 1)
         if share > self.max_rejected:
+            alike = commonest(self.rejected)
+            path = f": {alike[0].path}" if alike[0].path else ""
             raise UserError(
-                f"{len(self.rejected)} of {self._num_rows} rows were rejected "
+                f"{number} of {self._num_rows} rows {'was' if number == 1 else 'were'} rejected "
                 f"({share:.1%}, more than the {self.max_rejected:.1%} allowed), most often "
-                f"because: {commonest_reason(self.rejected)}"
+                f"because: {alike[0].reason} ({len(alike)} of them; row {alike[0].row}{path})"
             )
 
 

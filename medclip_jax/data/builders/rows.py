@@ -12,6 +12,8 @@ from typing import NamedTuple
 from medclip_jax.errors import UserError
 
 SPLITS = ("train", "validation", "test")
+# Numbers, and what `repr` gives of texts.
+_VALUE = re.compile(r"\d+|'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"")
 _NUM_STAT_THREADS = 16  # files may lie on a network disk, where each question takes its time
 
 
@@ -177,14 +179,12 @@ def check_splits(rows: Sequence[Row]) -> None:
         raise UserError(f"patient {torn[0]!r} is in {names}{others}; give each patient one split")
 
 
-def commonest_reason(rejected: Sequence[Rejection]) -> str:
-    """The reason that most rejections have, but for numbers in it, and the first of them."""
+def commonest(rejected: Sequence[Rejection]) -> list[Rejection]:
+    """The rejections for the reason that most have, but for values in it."""
     alike = collections.defaultdict(list)
     for rejection in rejected:
-        alike[re.sub(r"\d+", "0", rejection.reason)].append(rejection)
-    most = max(alike.values(), key=len)
-    path = f": {most[0].path}" if most[0].path else ""
-    return f"{most[0].reason} ({len(most)} of them; row {most[0].row}{path})"
+        alike[_VALUE.sub("0", rejection.reason)].append(rejection)
+    return max(alike.values(), key=len)
 
 
 def split_order(split: str) -> tuple[int, str]:

@@ -18,6 +18,7 @@ from medclip_jax.data.builders.chexpert.class_lists import (
 )
 from medclip_jax.data.builders.chexpert.image_paths import ImagePath
 from medclip_jax.data.builders.chexpert.layout import (
+    FOLDERS,
     Layout,
     find_layout,
     find_plus_layout,
@@ -164,9 +165,15 @@ class Builder(RowBuilder):
         if not plus.images or has_chexpert(manual):
             return None
         layout = find_plus_layout(manual, [listed.image for listed in plus.images])
-        if layout is None and self.builder_config.views == "none":
+        if layout is None:
+            if self.builder_config.views != "none":
+                raise UserError(
+                    f"{manual}: {chexpert_plus.TABLE} is there without images: put the folder PNG or "
+                    f"DICOM of CheXpert Plus there, unpacked, or CheXpert ({FOLDERS[0]}), or take "
+                    "the texts alone by --views none"
+                )
             layout = Layout(Path("."))
-        if layout and self.builder_config.class_lists:
+        if self.builder_config.class_lists:
             raise UserError(
                 f"{manual}: class lists are drawn by CheXpert's labels, which CheXpert Plus has "
                 "not got; put CheXpert there too"
@@ -181,9 +188,8 @@ class Builder(RowBuilder):
         wanted = parse_class_lists(config.class_lists)
         layout = find_layout(manual)
         for name in ("train", "valid"):
-            if config.views != "none" and not layout.has_images(manual, name):
-                folder = manual / layout.tables / name
-                raise UserError(f"{folder}: the folder with the images is missing")
+            if config.views != "none":
+                layout.check_images(manual, name)
             table = tables.read_images(manual / layout.tables / f"{name}.csv")
             found = tables.image_rows(table, name, layout, plus.studies, parse_labels)
             if wanted and name == "train":

@@ -18,6 +18,7 @@ from medclip_jax.errors import UserError
 FOLDERS = ("CheXpert-v1.0-small", "CheXpert-v1.0", ".")
 _DOWNLOAD = "chexpertchestxrays-*"
 _BATCH = "CheXpert-v1.0* batch *"
+_TRAINING_BATCHES = ("2 (train 1)", "3 (train 2)", "4 (train 3)")
 # Programs that unpack an archive often make a folder of its name around what is in it.
 _IN_BATCH = ("", "{name}", "CheXpert-v1.0")
 _PLUS_FOLDERS = ("PNG/PNG", "PNG", "DICOM/DICOM", "DICOM", ".")
@@ -31,11 +32,13 @@ class Layout(NamedTuple):
     Attributes:
         tables: the folder of train.csv and valid.csv; images are beside them unless said below.
         batches: the folder around a training patient's, by patient, of the download in batches.
+        missing: the folders of training images that the download in batches lacks, or "".
         suffix: what the images' files end with, where it is not what the tables say.
     """
 
     tables: Path
     batches: Mapping[str, Path] = {}
+    missing: str = ""
     suffix: str = ""
 
     def image_path(self, image: ImagePath) -> str:
@@ -43,15 +46,22 @@ class Layout(NamedTuple):
         if self.suffix:
             image = image._replace(suffix=self.suffix)
         study = image.study
-        if study.folder == "train" and study.patient in self.batches:
-            folder = self.batches[study.patient]
+        if study.folder == "train" and self.batches:
+            # A patient of no batch is in one that is missing.
+            missing = Path(self.missing) if self.missing else next(iter(self.batches.values()))
+            folder = self.batches.get(study.patient, missing)
             return str(folder / study.patient / study.study / f"{image.view}{image.suffix}")
         return str(self.tables / str(image))
 
-    def has_images(self, manual: Path, folder: str) -> bool:
-        """Whether the folder of the training or validation images, "train" or "valid", is there."""
-        in_batches = folder == "train" and bool(self.batches)
-        return in_batches or (manual / self.tables / folder).is_dir()
+    def check_images(self, manual: Path, folder: str) -> None:
+        """Raises `UserError` if the folder of images, "train" or "valid", is not there."""
+        if folder == "train" and self.batches:
+            return
+        if folder == "train" and self.missing:
+            raise UserError(f"{manual}: the training images are missing: put {self.missing} there")
+        if not (manual / self.tables / folder).is_dir():
+            path = manual / self.tables / folder
+            raise UserError(f"{path}: the folder with the images is missing")
 
 
 def find_layout(manual: Path) -> Layout:
@@ -102,7 +112,10 @@ def _find(manual: Path) -> Layout | None:
         batches = [path for path in sorted((manual / top).glob(_BATCH)) if path.is_dir()]
         for folder in (part for batch in batches for part in _parts(batch)):
             if (folder / "train.csv").is_file():
-                return Layout(folder.relative_to(manual), _patients(manual, batches))
+                patients = _patients(manual, batches)
+                return Layout(
+                    folder.relative_to(manual), patients, _missing(top, batches, patients)
+                )
     return None
 
 
@@ -124,3 +137,12 @@ def _patients(manual: Path, batches: Iterable[Path]) -> dict[str, Path]:
         for folder in (part, part / "train")
         for patient in folder.glob("patient*")
     }
+
+
+def _missing(top: Path, batches: Sequence[Path], patients: Mapping[str, Path]) -> str:
+    """The folders of training images in which no patient is, joined by "or"."""
+    release = batches[0].name.partition(" batch ")[0]
+    found = " ".join({str(folder) for folder in patients.values()})
+    names = [f"batch {name}" for name in _TRAINING_BATCHES]
+    missing = [name for name in names if name.partition(" (")[0] not in found]
+    return str(top / f"{release} {' or '.join(missing)}") if missing else ""

@@ -12,7 +12,9 @@ _NOTHING = frozenset(
     + ["#n/a n/a"]
 )
 _LABEL_VALUES = {1.0: 1.0, 0.0: 0.0, -1.0: math.nan}
-_BRACKETED = re.compile(r"\[.*\]|\{.*\}|\(\s*['\"].*\)", re.DOTALL)
+_BRACKETED = re.compile(r"\[.*\]|\{.*\}|\(\s*(?:['\"].*|[\d\s.,-]+)\)", re.DOTALL)
+# One end of a list; labels themselves may have brackets.
+_LIST_END = re.compile(r"[\[{].*|\(\s*['\"].*|.*[\]}]|.*['\"],?\s*\)", re.DOTALL)
 # NumPy's arrays have blanks between their items, not commas.
 _NUMPY_LIST = re.compile(r"['\"]\s+['\"]")
 _QUOTED = re.compile(r"'([^']*)'|\"([^\"]*)\"")
@@ -45,11 +47,17 @@ def split_labels(cell: str, separator: str = "|") -> list[str] | None:
         cell: labels joined by the separator, or a list as Python, NumPy or JSON writes it.
         separator: what joins labels that are not in brackets.
     """
+    if _LIST_END.fullmatch(cell) and not _is_balanced(cell):
+        return None  # it was cut short
     items = _listed(cell) if _BRACKETED.fullmatch(cell) else cell.split(separator)
     if items is None:
         return None
     names = (without_nothing(item.strip()) for item in items)
     return list(dict.fromkeys(name for name in names if name))
+
+
+def _is_balanced(cell: str) -> bool:
+    return all(cell.count(left) == cell.count(right) for left, right in ("[]", "{}", "()"))
 
 
 def _listed(cell: str) -> list[str] | None:
@@ -58,8 +66,8 @@ def _listed(cell: str) -> list[str] | None:
     for parse in (json.loads, ast.literal_eval):
         try:
             return _names(parse(cell))
-        except (ValueError, SyntaxError):
-            continue
+        except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
+            continue  # the last two: brackets within brackets within brackets
     if re.search(r"['\":{}]", cell):
         return None
     return re.split(r"[,;|]", cell[1:-1])

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from medclip_jax.data.builders.manifest.cells import without_nothing
 from medclip_jax.data.table import Table
 from medclip_jax.errors import UserError
 
@@ -23,29 +24,39 @@ SPLIT_NAMES = {
     "test": "test",
     "testing": "test",
 }
-# Other names of the columns, without blanks and punctuation. To leave such a column out changes
+# Other names of the columns, as patterns of names without blanks and punctuation. To leave such a column out changes
 # what is learned: all images become those of different patients, or all of them train.
+_NUMBER = "(?:id|ids|no|nr|num|number|key|code|identifier|uid|hash|index)?"
 _OTHER_NAMES = {
     "image_path": (
-        "image path file filename filepath img imgpath imagefile imagefilename imagename dicompath "
-        "pathtoimage dicomfile"
+        "(?:image|img|file)(?:file)?(?:path|name)?|path|pathtoimage"
+        "|(?:jpe?g|png|tiff?|dcm|dicom|xray|cxr|radiograph|picture)(?:file)?(?:path|name)"
+        "|(?:jpe?g|png|tiff?|dcm|dicom)file|(?:relative|rel|full|absolute|abs)(?:image|img|file)?path"
     ),
-    "text": "report reports reporttext rawreport reporttexts fulltext caption findings impression",
+    "text": (
+        "(?:clean|cleaned|raw|full|final|original|processed|radiology|english|text)?reports?"
+        "(?:text|texts|body|content|clean|cleaned|raw|processed|en|eng|english)?"
+        "|fulltext|captions?|texts|findings|impressions?"
+    ),
     "patient_id": (
-        "patient subject subjectid patientnumber patientno patientidentifier patid ptid pid "
-        "deidpatientid mrn personid"
+        "(?:anon|anonymi[sz]ed|deid|deidentified|pseudo|study|source|original|unique)?"
+        f"(?:patients?|subjects?|participants?|subj){_NUMBER}"
+        "|(?:patid|ptid|ptno|pid|personid|mrn)|medicalrecord(?:id|no|nr|num|number)?"
     ),
-    "study_id": ("study studynumber accession accessionnumber accessionid examid studyinstanceuid"),
-    "split": "splits set subset partition datasplit splitname traintest",
+    "study_id": f"(?:study|accession){_NUMBER}|(?:examid|examno|examnumber|studyinstanceuid)",
+    "split": (
+        "(?:data|dataset|train|traintest|trainval|trainvaltest)?"
+        "(?:splits?|set|subset|partition)(?:name|type|group)?|(?:datasettype|traintest|trainval)"
+    ),
 }
 # Other names that mean something else as often, or that little depends on.
 _PERHAPS = {
-    "image_path": "imageid imageindex dicomid dicom",
-    "text": "description notes note narrative clinicalnotes findingstext",
-    "patient_id": "person caseid case uid userid",
-    "study_id": "exam visit visitid reportid uid",
-    "split": "fold phase group dataset usage",
-    "view": "viewposition viewpos projection viewname position appa frontallateral",
+    "image_path": "imageid|imageindex|dicomid|dicom",
+    "text": "description|notes?|narrative|clinicalnotes|findingstext",
+    "patient_id": "person|caseid|case|uid|userid",
+    "study_id": "exam|visit|visitid|reportid|uid",
+    "split": "fold|phase|group|dataset|usage",
+    "view": "viewposition|viewpos|projection|viewname|position|appa|frontallateral",
 }
 _CLOSE = 0.85  # of two names that a slip of the finger tells apart
 
@@ -120,7 +131,9 @@ def _unused(name: str, missing: Sequence[str], table: Table) -> UnusedColumn:
         # A column "set" may hold names of sets, and views may be missing.
         is_certain = bool(_splits(table, name)) if meant == "split" else meant != "view"
         return UnusedColumn(name, meant, is_certain)
-    if "split" in missing and len(_splits(table, name)) > 1:
+    splits = _splits(table, name) if "split" in missing else set()
+    # "test" beside "control" is no split.
+    if len(splits) > 1 and ("train" in splits or len(splits - {""}) > 1):
         return UnusedColumn(name, "split", True)
     return UnusedColumn(name, _meant(name, missing, _PERHAPS))
 
@@ -132,7 +145,8 @@ def _meant(name: str, missing: Sequence[str], other_names: Mapping[str, str]) ->
     close = difflib.get_close_matches(plain, by_letters, n=1, cutoff=_CLOSE)
     if close:
         return by_letters[close[0]]
-    return next((c for c in missing if plain in other_names.get(c, "").split()), "")
+    known = (c for c in missing if c in other_names)
+    return next((c for c in known if re.fullmatch(other_names[c], plain)), "")
 
 
 def _plain(name: str) -> str:
@@ -140,6 +154,7 @@ def _plain(name: str) -> str:
 
 
 def _splits(table: Table, column: str) -> set[str]:
-    """The splits that a column names; none if anything else stands in it."""
-    values = {row.cells.get(column, "").casefold() for row in table.rows} - {""}
-    return {SPLIT_NAMES[value] for value in values} if values <= SPLIT_NAMES.keys() else set()
+    """The splits that most cells of a column name, "" among them if some do not; or none."""
+    cells = (without_nothing(row.cells.get(column, "")).casefold() for row in table.rows)
+    named = [SPLIT_NAMES.get(cell, "") for cell in cells if cell]
+    return set(named) if 2 * named.count("") < len(named) else set()

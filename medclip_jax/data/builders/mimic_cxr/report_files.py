@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from medclip_jax.data.builders.mimic_cxr.malformed_reports import MALFORMED, mend_report
 from medclip_jax.data.builders.rows import path_problem
+from medclip_jax.data.text_encoding import decode_text
 from medclip_jax.errors import UserError
 
 ARCHIVE = "mimic-cxr-reports.zip"

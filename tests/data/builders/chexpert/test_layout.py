@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 import shutil
 from pathlib import Path
 
@@ -27,7 +28,36 @@ def test_the_full_download_in_batches(tmp_path: Path, top: str, inside: str) -> 
 def test_a_batch_that_is_missing(tmp_path: Path) -> None:
     tree.write_batches(tmp_path / "manual", tree.make_studies(20, seed=3))
     shutil.rmtree(tmp_path / "manual" / tree.BATCHES[2])
-    with pytest.raises(UserError, match=r"rows were rejected .*no such file"):
+    with pytest.raises(UserError, match=r"rows were rejected .*no such file") as error:
+        build("chexpert", manual_dir=tmp_path / "manual", data_dir=tmp_path / "data")
+    assert re.search(r": CheXpert-v1.0 batch 3 \(train 2\)/patient\d+/study", str(error.value))
+
+
+@pytest.mark.parametrize("top", ["", "chexpertchestxrays-u20210408"])
+def test_several_batches_that_are_missing(tmp_path: Path, top: str) -> None:
+    tree.write_batches(tmp_path / "manual" / top, tree.make_studies(20, seed=3))
+    shutil.rmtree(tmp_path / "manual" / top / tree.BATCHES[1])
+    shutil.rmtree(tmp_path / "manual" / top / tree.BATCHES[3])
+    where = f"{top}/" if top else ""
+    with pytest.raises(
+        UserError,
+        match=rf": {where}CheXpert-v1.0 batch 2 \(train 1\) or batch 4 \(train 3\)/patient",
+    ):
+        build("chexpert", manual_dir=tmp_path / "manual", data_dir=tmp_path / "data")
+    shutil.rmtree(tmp_path / "manual" / top / tree.BATCHES[2])
+    with pytest.raises(
+        UserError,
+        match=rf"training images are missing: put {where}CheXpert-v1.0 batch 2 \(train 1\) or "
+        r"batch 3 \(train 2\) or batch 4 \(train 3\) there",
+    ):
+        build("chexpert", manual_dir=tmp_path / "manual", data_dir=tmp_path / "data")
+
+
+def test_the_table_of_chexpert_plus_without_images(tmp_path: Path) -> None:
+    tree.write_plus(tmp_path / "manual", tree.make_studies(20, seed=4), with_others=False)
+    with pytest.raises(
+        UserError, match="without images: put the folder PNG or DICOM of CheXpert P"
+    ):
         build("chexpert", manual_dir=tmp_path / "manual", data_dir=tmp_path / "data")
 
 

@@ -69,13 +69,31 @@ def test_lists_of_labels(cell: str) -> None:
         ("(suspected)", ["(suspected)"]),
         ("a, b", ["a, b"]),
         ("[1, 2]", ["1", "2"]),
+        ("(4,5)", ["4", "5"]),
+        ("(4, 5, )", ["4", "5"]),
+        ("mass (left", ["mass (left"]),
+        ("[mass]|effusion", ["[mass]", "effusion"]),
+        ("[" * 100_000 + "a" + "]" * 100_000, ["[" * 99_999 + "a" + "]" * 99_999]),
     ],
 )
 def test_what_else_is_in_such_a_column(cell: str, labels: list[str]) -> None:
     assert split_labels(cell) == labels
 
 
-@pytest.mark.parametrize("cell", ['{"effusion": 1, "mass": 0}', "{'effusion': 0}", "['a', 'b]"])
+UNREADABLE = ['{"effusion": 1, "mass": 0}', "{'effusion': 0}", "['a', 'b]", "{[1]: 2}"]
+CUT_SHORT = [
+    "['a','b'",
+    "['a','b",
+    "('a', 'b'",
+    "'a','b']",
+    "'a', 'b')",
+    '{"a"',
+    '["a" "b"',
+    "[a; b",
+]
+
+
+@pytest.mark.parametrize("cell", UNREADABLE + CUT_SHORT)
 def test_what_cannot_be_read_as_a_list(cell: str) -> None:
     assert split_labels(cell) is None
 

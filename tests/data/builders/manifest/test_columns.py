@@ -11,6 +11,18 @@ from medclip_jax.errors import UserError
 ALL = ("image_path", "text", "patient_id", "study_id", "split", "view")
 
 
+PATIENTS = (
+    "participant_id participant subject_no subject_number subjid patients patient_key patient_num "
+    "anon_patient_id study_patient_id medical_record_number"
+)
+# Columns of published tables, and of ordinary ones.
+OTHERS = (
+    "patient_age PatientSex age sex modality manufacturer StudyDate study_description reporter "
+    "report_date image_width file_size image_url mask_path labels Finding_Labels source license "
+    "site hospital name text_length split_seed setting race subject_age"
+)
+
+
 def table(columns: list[str], *values: list[str]) -> Table:
     rows = [TableRow(n, dict(zip(columns, cells, strict=True))) for n, cells in enumerate(values)]
     return Table(tuple(columns), rows)
@@ -40,6 +52,10 @@ def lines(columns: list[str], *values: list[str], used: tuple[str, ...] = ()) ->
         ("findings", "text"),
         ("Impression", "text"),
         ("View", "view"),
+        *((name, "patient_id") for name in PATIENTS.split()),
+        *((name, "image_path") for name in ("jpg_path", "image_filepath", "relative_path")),
+        *((name, "text") for name in ("report_en", "clean_report", "Radiology Report")),
+        *((name, "study_id") for name in ("study_no", "StudyKey", "accession_num")),
     ],
 )
 def test_a_name_for_a_column_that_is_missing(name: str, meant: str) -> None:
@@ -57,6 +73,31 @@ def test_all_of_them_in_a_line() -> None:
     columns = ["image_path", "findings", "impression", "subject_id", "set"]
     with pytest.raises(UserError, match=r"text for 'findings' and 'impression', patient_id for "):
         lines(columns, ["a.png", "x", "y", "1", "train"])
+
+
+@pytest.mark.parametrize("name", OTHERS.split())
+def test_a_name_for_something_else(name: str) -> None:
+    assert lines(["text", name], ["a", "x"], ["b", "y"]) == [f"columns that are not used: {name}"]
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        (name, values)
+        for name in ("train_test_split", "split_type", "dataset_type", "data_split", "subset", "Z")
+        for values in (["train", "train", "holdout"], ["Train", "", "val", "train", "x"])
+    ],
+)
+def test_a_column_of_which_most_cells_name_splits(name: str, values: list[str]) -> None:
+    with pytest.raises(UserError, match=f"did you mean split for '{name}'"):
+        lines(["text", name], *(["a", value] for value in values))
+
+
+@pytest.mark.parametrize("values", [["test", "test", "control"], ["train"] * 3, ["val", "a", "b"]])
+def test_a_column_with_a_word_that_names_a_split(values: list[str]) -> None:
+    assert lines(["text", "arm"], *(["a", value] for value in values)) == [
+        "columns that are not used: arm"
+    ]
 
 
 @pytest.mark.parametrize("name", ["set", "fold", "phase", "Usage of row"])

@@ -27,11 +27,12 @@ class CellForms:
     """The forms of the cells of each column, by the rows seen so far.
 
     Args:
-        num_columns: how many the table has.
+        header: the names of the columns, as the file has them: with blanks after commas or without.
     """
 
-    def __init__(self, num_columns: int) -> None:
-        self._forms: list[set[str]] = [set() for _ in range(num_columns)]
+    def __init__(self, header: Sequence[str]) -> None:
+        self._forms: list[set[str]] = [set() for _ in header]
+        self._blank = " " if any(name.startswith(" ") for name in header) else ""
         self._num_learned = 0
 
     def learn(self, cells: Sequence[str]) -> None:
@@ -92,7 +93,7 @@ class CellForms:
 
     def _fits(self, cells: Sequence[str], columns: range, needs_name: bool = False) -> bool:
         """Whether cells look like those of the columns; `needs_name`: and one like no prose."""
-        cells = [cell.replace('"', "") for cell in cells]
+        cells = [cell.replace('"', "").removeprefix(self._blank) for cell in cells]
         if len(cells) != len(columns):
             return False
         seen = [

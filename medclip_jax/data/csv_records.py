@@ -51,7 +51,7 @@ def read_records(lines: Iterable[str]) -> Iterator[Record]:
 
 def _records(lines: "_Lines") -> Iterator[Record]:
     header: list[str] | None = None
-    forms = CellForms(0)
+    forms = CellForms([])
     damaged: list[_DamagedLine] = []
     number = 0
     while True:
@@ -71,7 +71,7 @@ def _records(lines: "_Lines") -> Iterator[Record]:
         if damaged and is_empty:
             continue
         if header is None and not is_empty:
-            header, forms = cells, CellForms(len(cells))
+            header, forms = cells, CellForms(cells)
         elif not is_empty and not problem:
             forms.learn(cells)
         for record in _damaged_records(damaged, forms, number):

@@ -2,8 +2,8 @@
 
 import gzip
 import io
-import itertools
 import json
+import re
 import zlib
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
@@ -15,6 +15,7 @@ from medclip_jax.data.text_encoding import text_encoding
 from medclip_jax.errors import UserError
 
 _CHUNK = 1 << 20  # bytes
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class TableRow(NamedTuple):
@@ -142,7 +143,7 @@ def _read_json_lines(path: Path, text: io.TextIOWrapper, wanted: Collection[str]
         )
     columns = tuple(dict.fromkeys(name for row in rows for name in row.cells))
     kept = [name for name in columns if wanted is None or name in wanted]
-    forms = CellForms(len(columns))
+    forms = CellForms(columns)
     for number, row in enumerate(rows):
         cells = {name: row.cells.get(name, "") for name in columns}
         problem = row.problem or (ROW_IN_TEXT if forms.hold_row(list(cells.values())) else "")
@@ -161,14 +162,14 @@ def _json_row(number: int, line: str) -> TableRow:
         values = json.loads(line)
         if not isinstance(values, dict):
             return TableRow(number, {}, "not a JSON object")
-        cells = {name.strip(): _cell(value) for name, value in values.items()}
-        "".join(itertools.chain.from_iterable(cells.items())).encode()
-    except UnicodeEncodeError:
-        return TableRow(number, {}, "half a character: a surrogate without the other one")
+        read = {name.strip(): _cell(value) for name, value in values.items()}
     except RecursionError:
         return TableRow(number, {}, "not JSON (too many brackets within brackets)")
     except ValueError as error:
         return TableRow(number, {}, f"not JSON ({error})")
+    cells = {name: cell for name, cell in read.items() if not _SURROGATE.search(name + cell)}
+    if len(cells) < len(read):
+        return TableRow(number, cells, "half a character: a surrogate without the other one")
     objects = [name for name, value in values.items() if isinstance(value, dict)]
     return TableRow(number, cells, f"{objects[0]} is a JSON object" if objects else "")
 

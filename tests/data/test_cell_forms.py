@@ -77,6 +77,11 @@ def test_tables_of_few_columns(header: str, rows: str) -> None:
     assert first.problem and second.problem
 
 
+def test_blanks_after_commas() -> None:
+    rows = 'a.png, "Big effusion, p0, 0\nb.png, Clear lungs", p1, 1\n'
+    assert all(record.problem for record in read(f"image_path, text, patient_id, Mass\n{rows}"))
+
+
 def test_rows_between_the_two_are_read() -> None:
     between = "".join(f"i{n}.png,Text {n},p{n}\n" for n in range(1, 9))
     rows = f'i0.png,"Big effusion,p0\n{between}i9.png,Clear lungs",p9\ni10.png,Last,p10\n'

@@ -138,7 +138,7 @@ def test_latin_1_with_control_characters(tmp_path: pathlib.Path) -> None:
         (r'{"te\ud800xt": "a"}', "half a character"),
         ("[" * 100_000, "not JSON (too many brackets"),
         ('{"text": ' + "[" * 100_000 + "]" * 100_000 + "}", "not JSON (too many brackets"),
-        ('{"text": ' + "[" * 900 + "]" * 900 + "}", ""),
+        ('{"text": ' + "[" * 50 + "]" * 50 + "}", ""),
         ('{"text": ' + "9" * 5000 + "}", "not JSON (Exceeds the limit"),
         (r'{"text": "\ud83e\udec1"}', ""),
     ],

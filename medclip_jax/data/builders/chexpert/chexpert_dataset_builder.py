@@ -168,9 +168,9 @@ class Builder(RowBuilder):
         if layout is None:
             if self.builder_config.views != "none":
                 raise UserError(
-                    f"{manual}: {chexpert_plus.TABLE} is there without images: put the folder PNG or "
-                    f"DICOM of CheXpert Plus there, unpacked, or CheXpert ({FOLDERS[0]}), or take "
-                    "the texts alone by --views none"
+                    f"{manual}: {chexpert_plus.TABLE} is there without images: put the folder PNG "
+                    f"or DICOM of CheXpert Plus there, unpacked, or CheXpert ({FOLDERS[0]}), or "
+                    "take the texts alone by --views none"
                 )
             layout = Layout(Path("."))
         if self.builder_config.class_lists:

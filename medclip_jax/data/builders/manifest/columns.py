@@ -24,8 +24,9 @@ SPLIT_NAMES = {
     "test": "test",
     "testing": "test",
 }
-# Other names of the columns, as patterns of names without blanks and punctuation. To leave such a column out changes
-# what is learned: all images become those of different patients, or all of them train.
+# Other names of the columns, as patterns of what is left without blanks and punctuation. To leave
+# such a column out changes what is learned: all images become those of different patients, or all
+# of them train.
 _NUMBER = "(?:id|ids|no|nr|num|number|key|code|identifier|uid|hash|index)?"
 _OTHER_NAMES = {
     "image_path": (
@@ -51,11 +52,13 @@ _OTHER_NAMES = {
 }
 # Other names that mean something else as often, or that little depends on.
 _PERHAPS = {
-    "image_path": "imageid|imageindex|dicomid|dicom",
-    "text": "description|notes?|narrative|clinicalnotes|findingstext",
-    "patient_id": "person|caseid|case|uid|userid",
+    "image_path": (
+        "imageid|imageindex|dicomid|dicom|.*(?:image|img|file|jpe?g|png|dcm|dicom)(?:path|name)"
+    ),
+    "text": "description|notes?|narrative|clinicalnotes|findingstext|.*reports?",
+    "patient_id": f"person|caseid|case|uid|userid|.*(?:patient|subject|participant){_NUMBER[:-1]}",
     "study_id": "exam|visit|visitid|reportid|uid",
-    "split": "fold|phase|group|dataset|usage",
+    "split": "fold|phase|group|dataset|usage|.*(?:split|partition)",
     "view": "viewposition|viewpos|projection|viewname|position|appa|frontallateral",
 }
 _CLOSE = 0.85  # of two names that a slip of the finger tells apart

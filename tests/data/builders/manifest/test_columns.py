@@ -113,6 +113,9 @@ def test_a_column_of_split_names_is_the_split(name: str) -> None:
         ("set", ["NIH", "train"], "split"),
         ("ViewPosition", ["PA", "AP"], "view"),
         ("notes", "ab", ""),
+        ("hospital_patient_id", "ab", "patient_id"),
+        ("official_split", "01", "split"),
+        ("processed_png_path", "ab", "image_path"),
     ],
 )
 def test_what_may_mean_something_else_is_asked(name: str, values: list[str], meant: str) -> None:

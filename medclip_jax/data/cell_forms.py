@@ -96,16 +96,15 @@ class CellForms:
         cells = [cell.replace('"', "").removeprefix(self._blank) for cell in cells]
         if len(cells) != len(columns):
             return False
-        seen = [
-            _form(cell) in self._forms[column] for cell, column in zip(cells, columns, strict=True)
-        ]
+        known = [self._forms[column] for column in columns]
         if needs_name and not any(
-            s and _names_a_row(cell) for s, cell in zip(seen, cells, strict=True)
+            _form(cell) in forms and _names_a_row(cell)
+            for cell, forms in zip(cells, known, strict=True)
         ):
             return False
         return all(
-            is_seen or _PROSE in self._forms[column] or _WORD.fullmatch(cell)
-            for is_seen, cell, column in zip(seen, cells, columns, strict=True)
+            _WORD.fullmatch(cell) or _PROSE in forms or _form(cell) in forms
+            for cell, forms in zip(cells, known, strict=True)
         )
 
     def _is_label(self, cell: str, column: int) -> bool:
@@ -126,6 +125,8 @@ def _form(cell: str) -> str:
 
 def _names_a_row(cell: str) -> bool:
     """Whether a cell, if others of its column look so, is a path, an id or a split, and no text."""
+    if len(cell) > _MAX_LENGTH:
+        return False
     return bool(_suffix(cell) or cell.casefold() in _SPLITS or _ID.fullmatch(cell))
 
 

@@ -109,7 +109,7 @@ class CellForms:
 
     def _is_label(self, cell: str, column: int) -> bool:
         forms = self._forms[column]
-        return cell in _LABELS and bool(forms) and forms <= _LABELS | {""}
+        return cell.removeprefix(self._blank) in _LABELS and bool(forms) and forms <= _LABELS | {""}
 
 
 def _form(cell: str) -> str:

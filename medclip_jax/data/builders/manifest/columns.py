@@ -27,7 +27,7 @@ SPLIT_NAMES = {
 # Other names of the columns, as patterns of what is left without blanks and punctuation. To leave
 # such a column out changes what is learned: all images become those of different patients, or all
 # of them train.
-_NUMBER = "(?:id|ids|no|nr|num|number|key|code|identifier|uid|hash|index)?"
+_NUMBER = "(?:id|ids|no|nr|num|number|key|code|identifier|uid|hash|index)"
 _OTHER_NAMES = {
     "image_path": (
         "(?:image|img|file)(?:file)?(?:path|name)?|path|pathtoimage"
@@ -41,10 +41,10 @@ _OTHER_NAMES = {
     ),
     "patient_id": (
         "(?:anon|anonymi[sz]ed|deid|deidentified|pseudo|study|source|original|unique)?"
-        f"(?:patients?|subjects?|participants?|subj){_NUMBER}"
+        f"(?:patients?|subjects?|participants?|subj){_NUMBER}?"
         "|(?:patid|ptid|ptno|pid|personid|mrn)|medicalrecord(?:id|no|nr|num|number)?"
     ),
-    "study_id": f"(?:study|accession){_NUMBER}|(?:examid|examno|examnumber|studyinstanceuid)",
+    "study_id": f"(?:study|accession){_NUMBER}?|(?:examid|examno|examnumber|studyinstanceuid)",
     "split": (
         "(?:data|dataset|train|traintest|trainval|trainvaltest)?"
         "(?:splits?|set|subset|partition)(?:name|type|group)?|(?:datasettype|traintest|trainval)"
@@ -56,7 +56,7 @@ _PERHAPS = {
         "imageid|imageindex|dicomid|dicom|.*(?:image|img|file|jpe?g|png|dcm|dicom)(?:path|name)"
     ),
     "text": "description|notes?|narrative|clinicalnotes|findingstext|.*reports?",
-    "patient_id": f"person|caseid|case|uid|userid|.*(?:patient|subject|participant){_NUMBER[:-1]}",
+    "patient_id": f"person|caseid|case|uid|userid|.*(?:patient|subject|participant){_NUMBER}",
     "study_id": "exam|visit|visitid|reportid|uid",
     "split": "fold|phase|group|dataset|usage|.*(?:split|partition)",
     "view": "viewposition|viewpos|projection|viewname|position|appa|frontallateral",

@@ -56,5 +56,5 @@ def stretch(
     """
     low, high = shown
     exact: type[np.floating] = np.float32 if values.dtype.itemsize <= 2 else np.float64
-    scaled = (values.astype(exact) - low) * (255.0 / max(high - low, 1e-9))
+    scaled = (values.astype(exact) - low) * (255.0 / (high - low) if high > low else 0.0)
     return np.round(np.clip(np.nan_to_num(scaled, nan=0.0), 0, 255)).astype(np.uint8)

@@ -56,5 +56,6 @@ def stretch(
     """
     low, high = shown
     exact: type[np.floating] = np.float32 if values.dtype.itemsize <= 2 else np.float64
-    scaled = (values.astype(exact) - low) * (255.0 / (high - low) if high > low else 0.0)
+    width = max(high - low, 1000 * float(np.finfo(exact).tiny))
+    scaled = (values.astype(exact) - low) * (255.0 / width)
     return np.round(np.clip(np.nan_to_num(scaled, nan=0.0), 0, 255)).astype(np.uint8)

@@ -222,8 +222,11 @@ def _gray_pil(image: PIL.Image.Image, name: str) -> GrayImage:
         if turned.mode in ("L", "1"):
             return np.array(turned.convert("L"))
         return cv2.cvtColor(np.asarray(turned.convert("RGB")), cv2.COLOR_RGB2GRAY)
-    except (OSError, SyntaxError, ValueError) as error:  # as Pillow says "damaged" or "closed"
-        raise UserError(f"{name}: not a readable image ({error})") from error
+    except UserError:
+        raise
+    except Exception as error:  # Pillow raises whatever it meets in a damaged or closed file
+        reason = " ".join(str(error).split())
+        raise UserError(f"{name}: not a readable image ({reason})") from error
 
 
 def _gray_array(image: np.ndarray, name: str) -> GrayImage:

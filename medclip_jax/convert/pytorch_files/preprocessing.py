@@ -26,7 +26,7 @@ _PNG_LUMINANCE = (9797, 19234, 3737, 0)
 
 _MIN_RANGE = 3  # grey levels from darkest to brightest; with fewer there is nothing to see
 _DEEP = re.compile(r"(?<!BGR);16")  # "BGR;16" has 16 bits for all three channels
-_DAMAGED = (OSError, SyntaxError, ValueError)  # as Pillow says it
+_SAMPLE_FORMAT, _SIGNED = 339, 2  # a tag of TIFF files, and a value
 _PHOTOMETRIC_INTERPRETATION = 262  # TIFF's tag: 0 says that the smallest value is white
 
 
@@ -100,8 +100,8 @@ def decode_gray(source: ImageSource) -> np.ndarray:
     if isinstance(source, PIL.Image.Image):
         try:
             return _gray_image(source)
-        except _DAMAGED as error:
-            raise ValueError(f"not a readable image ({error})") from error
+        except Exception as error:  # Pillow raises whatever it meets in a damaged file
+            raise ValueError(_unreadable("image", error)) from error
     if isinstance(source, bytes):
         return _decode_bytes(source, "encoded image")
     if not isinstance(source, str | os.PathLike):
@@ -191,8 +191,12 @@ def _decode_bytes(encoded: bytes, name: str) -> np.ndarray:
         raise ValueError(
             f"{name}: not a readable image (empty, or of an unknown format)"
         ) from error
-    except (*_DAMAGED, PIL.Image.DecompressionBombError) as error:
-        raise ValueError(f"{name}: not a readable image ({error})") from error
+    except Exception as error:
+        raise ValueError(_unreadable(name, error)) from error
+
+
+def _unreadable(name: str, error: Exception) -> str:
+    return f"{name}: not a readable image ({' '.join(str(error).split())})"
 
 
 def _gray_array(image: np.ndarray) -> np.ndarray:
@@ -219,8 +223,8 @@ def _gray_image(image: PIL.Image.Image, weights: Sequence[int] = _LUMINANCE) -> 
         return _luminance(np.asarray(image.convert("RGB")), weights)
     deep = np.asarray(image).astype(np.float64)
     low, high = _shown_range(deep)
-    scaled = (deep - low) * (255.0 / (high - low) if high > low else 0.0)
-    gray = np.rint(np.clip(np.nan_to_num(scaled, nan=0.0), 0, 255)).astype(np.uint8)
+    scaled = np.nan_to_num((deep - low) * (255.0 / max(high - low, 1e-300)), nan=0.0)
+    gray = np.rint(np.clip(scaled, 0, 255)).astype(np.uint8)
     # Pillow heeds the tag in images of 8 bits alone.
     return 255 - gray if tags.get(_PHOTOMETRIC_INTERPRETATION) == 0 else gray
 
@@ -229,11 +233,14 @@ def _load_turned(image: PIL.Image.Image) -> PIL.Image.Image:
     """The image with its pixels read and the EXIF orientation applied."""
     if not all(image.size):
         raise ValueError(f"no pixels: {image.width} x {image.height}")
-    if image.mode[0] not in "IF" and any(
+    is_deep = any(
         _DEEP.search(str(args)) or (codec.startswith("ppm") and args[1] > 255)
         for codec, _, _, args in getattr(image, "tile", ())  # how the file is to be decoded
-    ):
-        raise ValueError("16-bit colour, of which Pillow keeps 8 bits: convert it to 16-bit grey")
+    )
+    is_signed = _SIGNED in getattr(image, "tag_v2", {}).get(_SAMPLE_FORMAT, ())
+    if image.mode[0] not in "IF" and (is_deep or is_signed):
+        kind = "signed 8-bit values" if is_signed else "16-bit colour"
+        raise ValueError(f"Pillow does not keep {kind}: convert the file to 16-bit grey")
     if isinstance(image, TiffImageFile):
         # A file that has a name is mapped into memory, in rows of the wrong length where the
         # orientation exchanges height and width.

@@ -183,10 +183,11 @@ def _table(header: "Dataset", table: "Dataset") -> "Dataset | None":
     return table
 
 
-# How each field is read that may be missing, or may be written otherwise than the standard says;
-# and the VR of what is read. FD, binary floats, sets no limit to the number of digits.
+# How the fields that may be malformed are read, and the VR of what is read. FD, binary floats, sets
+# no limit to the number of digits.
 _READERS: dict[str, tuple[str, Callable[["Dataset", str], Any]]] = {
     "PhotometricInterpretation": ("CS", _code),
+    "PlanarConfiguration": ("US", _integer),
     "NumberOfFrames": ("IS", _integer),
     "HighBit": ("US", _high_bit),
     "PixelPaddingValue": ("SV", _integer),

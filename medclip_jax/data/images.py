@@ -62,6 +62,7 @@ def decode_gray(source: ImageSource, name: str = "image") -> GrayImage:
     (16-bit PNG, TIFF, floats) are stretched from their own smallest and largest value to 0 and 255,
     but for strays (`grey_levels.shown_range`): such files often use only 10 or 12 of the 16 bits,
     which a plain shift would turn black. NaN is black. An 8-bit image stays as it is.
+    Of 16-bit colour Pillow keeps 8 bits: it is read from files, but not from a PIL image.
 
     Args:
         source: a path, the encoded bytes of an image file, a PIL image, or a uint8 array

@@ -122,6 +122,7 @@ def test_a_malformed_table_counts_as_not_given(sequence: str, kind: str) -> None
         {"VOILUTFunction": ("CS", b"LINEAR\\SIGMOID ")},
         {"VOILUTSequence": ("LO", b"none")},
         {"PlanarConfiguration": ("US", b"")},
+        {"PlanarConfiguration": ("US", b"\1")},
         {"PhotometricInterpretation": ("CS", b"monochrome2 ")},
     ],
     ids=str,

@@ -87,6 +87,7 @@ def decode_gray(source: ImageSource) -> np.ndarray:
 
     Colour becomes luminance, and the EXIF orientation is applied. More than 8 bits are stretched
     from the image's own smallest and largest value, but for strays (`_shown_range`), to 0 and 255.
+    16-bit colour, of which Pillow keeps 8 bits, is not read.
 
     Args:
         source: a path, the encoded bytes of an image file, a PIL image, or a uint8 array

@@ -5,11 +5,7 @@ file. Standard: https://dicom.nema.org/medical/dicom/current/output/html/part03.
 (pixels), C.11.1 (modality), C.11.2 (values of interest).
 """
 
-import contextlib
-import logging
 import math
-import threading
-import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -19,6 +15,7 @@ from jaxtyping import Bool, Float, Shaped, UInt8
 
 from medclip_jax.data.dicom_header import read_header
 from medclip_jax.data.grey_levels import shown_range, stretch
+from medclip_jax.data.quiet import quiet_pydicom
 from medclip_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -49,46 +46,13 @@ def decode_dicom(encoded: bytes, name: str) -> UInt8[np.ndarray, "height width"]
             installed decoder knows.
     """
     try:
-        with _quiet_pydicom:
+        with quiet_pydicom:
             return _shown(read_header(encoded, name))
     except UserError:
         raise
     except Exception as error:  # pydicom and its decoders raise whatever they meet
         reason = " ".join(str(error).split())
         raise UserError(f"{name}: not a readable DICOM file ({reason})") from error
-
-
-class _QuietPydicom:
-    """Keeps pydicom from printing: what matters comes back in one line of ours.
-
-    Both switches are the whole process's. So the first of several threads turns them, and the last
-    one turns them back.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._num_inside = 0
-        self._undo = contextlib.ExitStack()
-
-    def __enter__(self) -> None:
-        with self._lock:
-            self._num_inside += 1
-            if self._num_inside > 1:
-                return
-            self._undo.enter_context(warnings.catch_warnings())
-            warnings.filterwarnings("ignore", module=r"(pydicom|medclip_jax\.data\.dicom)")
-            logger = logging.getLogger("pydicom")
-            self._undo.callback(logger.setLevel, logger.level)
-            logger.setLevel(logging.CRITICAL)
-
-    def __exit__(self, *_: object) -> None:
-        with self._lock:
-            self._num_inside -= 1
-            if self._num_inside == 0:
-                self._undo.close()
-
-
-_quiet_pydicom = _QuietPydicom()
 
 
 def _shown(header: "Dataset") -> UInt8[np.ndarray, "height width"]:
@@ -129,13 +93,14 @@ def _luminance(rgb: Shaped[np.ndarray, "height width 3"]) -> UInt8[np.ndarray, "
 
 
 def _padding(header: "Dataset", pixels: np.ndarray) -> Bool[np.ndarray, "height width"]:
-    """Which pixels are padding: one stored value, or a range of them."""
+    """Which pixels are padding: one stored value, or a range; none where it would be all."""
     first = header.get("PixelPaddingValue")
     if first is None:
         return np.zeros(pixels.shape, bool)
     last = header.get("PixelPaddingRangeLimit", first)
-    low, high = sorted(_as_stored(header, int(value)) for value in (first, last))
-    return (pixels >= low) & (pixels <= high)
+    low, high = sorted(_as_stored(header, value) for value in (first, last))
+    is_padding = (pixels >= low) & (pixels <= high)
+    return is_padding & ~is_padding.all()
 
 
 def _as_stored(header: "Dataset", value: int) -> int:
@@ -157,8 +122,6 @@ def _values_of_interest(
     values = _rescaled(header, pixels)
     for chosen in _views(header, values):
         shown = chosen[counted]
-        if not shown.size:
-            break
         is_inside = (shown > shown.min()) & (shown < shown.max())
         if is_inside.mean() >= _LEAST_INSIDE:
             return chosen
@@ -170,7 +133,7 @@ def _rescaled(
 ) -> Float[np.ndarray, "height width"]:
     tables = header.get("ModalityLUTSequence")
     if tables:
-        return _looked_up(header, tables[0], pixels.astype(np.float64))
+        return _looked_up(tables[0], pixels.astype(np.float64))
     return pixels * header.RescaleSlope + header.RescaleIntercept
 
 
@@ -181,28 +144,22 @@ def _views(
     from pydicom.pixels.processing import apply_windowing
 
     for table in header.get("VOILUTSequence") or ():
-        yield _looked_up(header, table, values)
+        yield _looked_up(table, values)
     for index in range(header["WindowCenter"].VM):
         yield apply_windowing(values, header, index)
 
 
 def _looked_up(
-    header: "Dataset", table: "Dataset", values: Float[np.ndarray, "height width"]
+    table: "Dataset", values: Float[np.ndarray, "height width"]
 ) -> Float[np.ndarray, "height width"]:
     """The values through a lookup table (PS3.3 C.11.1.1), whose ends stand for all beyond them.
 
     pydicom's own function lets the places in a table with entries of 8 bits wrap around at 256.
     """
-    num_entries, first, _ = table.LUTDescriptor
-    num_entries = num_entries or 2**16
+    first = table.LUTDescriptor[1]
     if first > np.iinfo(np.int16).max and values.min() < 0:
         first -= 2**16  # signed, but written as unsigned
-    data = table.LUTData
-    if isinstance(data, bytes):
-        is_little_endian = header.file_meta.TransferSyntaxUID.is_little_endian
-        wide = "<u2" if is_little_endian else ">u2"
-        data = np.frombuffer(data, wide if len(data) >= 2 * num_entries else np.uint8)
-    entries = np.asarray(data, np.float64)[:num_entries]
+    entries = np.atleast_1d(np.asarray(table.LUTData, np.float64))
     places = np.clip(np.round(values) - first, 0, len(entries) - 1).astype(int)
     return entries[places]
 

@@ -3,13 +3,17 @@
 import io
 import math
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
 
 from medclip_jax.errors import UserError
 
 if TYPE_CHECKING:
     from pydicom import Dataset
 
+_T = TypeVar("_T")
 # Everything that is read of a file; no name, date or other field ever leaves it.
 _KEYWORDS = (
     "SamplesPerPixel PhotometricInterpretation PlanarConfiguration NumberOfFrames Rows Columns "
@@ -20,7 +24,6 @@ _KEYWORDS = (
     "BluePaletteColorLookupTableDescriptor RedPaletteColorLookupTableData "
     "GreenPaletteColorLookupTableData BluePaletteColorLookupTableData PixelData"
 ).split()
-_DECIMALS = ("RescaleSlope", "RescaleIntercept", "WindowCenter", "WindowWidth")
 _FUNCTIONS = ("LINEAR", "LINEAR_EXACT", "SIGMOID")
 # The first element of a file without the preamble: of its meta information or of the data set.
 _FIRST_ELEMENT = re.compile(
@@ -40,9 +43,10 @@ def is_dicom(encoded: bytes) -> bool:
 def read_header(encoded: bytes, name: str) -> "Dataset":
     """The fields that matter for the pixels, and the pixels, not decoded yet.
 
-    Numbers with a decimal comma are read; a number that is none, or not finite, counts as not
-    given, as do a slope of 0, a window that is not wider than its function allows, and a function
-    that does not exist.
+    What is malformed counts as not given: a number that is none or not finite, several where one
+    belongs, a lookup table without all its entries, a function that does not exist, a highest bit
+    outside its cell. So do a slope of 0, and a window that is not wider than its function allows.
+    Decimal commas and codes in lower case are read.
 
     Raises:
         UserError: the file holds no image, or several.
@@ -50,7 +54,6 @@ def read_header(encoded: bytes, name: str) -> "Dataset":
     import pydicom
 
     header = pydicom.dcmread(io.BytesIO(encoded), force=True, specific_tags=list(_KEYWORDS))
-    _check_single_image(header, name)
     if "TransferSyntaxUID" not in header.file_meta:
         is_implicit, is_little_endian = header.original_encoding
         header.file_meta.TransferSyntaxUID = (
@@ -60,10 +63,29 @@ def read_header(encoded: bytes, name: str) -> "Dataset":
             if is_little_endian
             else pydicom.uid.ExplicitVRBigEndian
         )
-    numbers = {keyword: _numbers(header, keyword) for keyword in _DECIMALS}
-    _mend_rescaling(header, numbers)
-    _mend_windows(header, numbers)
+    _drop_malformed(header)
+    _check_single_image(header, name)
+    _mend_rescaling(header)
+    _mend_windows(header)
     return header
+
+
+def _drop_malformed(header: "Dataset") -> None:
+    """Leaves of the fields in `_READERS` what can be read of them."""
+    for keyword, (vr, read) in _READERS.items():
+        if keyword in header:
+            value = _or_none(read, header, keyword)
+            if value is None:
+                del header[keyword]
+            else:
+                header.add_new(keyword, vr, value)
+
+
+def _or_none(read: Callable[..., _T], header: "Dataset", part: object) -> _T | None:
+    try:
+        return read(header, part)
+    except Exception:  # pydicom raises whatever it meets
+        return None
 
 
 def _check_single_image(header: "Dataset", name: str) -> None:
@@ -71,38 +93,61 @@ def _check_single_image(header: "Dataset", name: str) -> None:
     missing = ", ".join(keyword for keyword in needed if keyword not in header)
     if missing:
         raise UserError(f"{name}: a DICOM file without an image (no {missing})")
-    if int(header.get("NumberOfFrames") or 1) > 1:
+    if header.get("NumberOfFrames", 1) > 1:
         raise UserError(f"{name}: {header.NumberOfFrames} frames; only single images can be read")
+    header.NumberOfFrames = 1
 
 
-def _mend_rescaling(header: "Dataset", numbers: dict[str, list[float | None]]) -> None:
+def _mend_rescaling(header: "Dataset") -> None:
     slope, intercept = (
-        next(iter(numbers[keyword]), None) for keyword in ("RescaleSlope", "RescaleIntercept")
+        next((number for number in _listed(header, keyword)[:1] if math.isfinite(number)), 0.0)
+        for keyword in ("RescaleSlope", "RescaleIntercept")
     )
-    # In VR FD, binary floats, which set no limit to the number of digits.
     header.add_new("RescaleSlope", "FD", slope or 1.0)
-    header.add_new("RescaleIntercept", "FD", intercept or 0.0)
+    header.add_new("RescaleIntercept", "FD", intercept)
 
 
-def _mend_windows(header: "Dataset", numbers: dict[str, list[float | None]]) -> None:
-    if header.get("VOILUTFunction") not in _FUNCTIONS:
+def _mend_windows(header: "Dataset") -> None:
+    if "VOILUTFunction" not in header:
         header.VOILUTFunction = "LINEAR"
     # PS3.3 C.11.2.1.2: a linear window of width 1 is a threshold, which shows two greys.
     narrowest = 1.0 if header.VOILUTFunction == "LINEAR" else 0.0
+    centers, widths = _listed(header, "WindowCenter"), _listed(header, "WindowWidth")
     windows = [
         (center, width)
-        for center, width in zip(numbers["WindowCenter"], numbers["WindowWidth"], strict=False)
-        if center is not None and width is not None and width > narrowest
+        for center, width in zip(centers, widths, strict=False)
+        if math.isfinite(center) and narrowest < width < math.inf
     ]
     header.add_new("WindowCenter", "FD", [center for center, _ in windows])
     header.add_new("WindowWidth", "FD", [width for _, width in windows])
 
 
-def _numbers(header: "Dataset", keyword: str) -> list[float | None]:
-    """The numbers in a field, None where one cannot be read; none where there is no field."""
+def _listed(header: "Dataset", keyword: str) -> list[float]:
+    """What `_numbers` has read of a field; nothing where there is no field."""
+    return np.atleast_1d(header.get(keyword, [])).tolist()
+
+
+def _integer(header: "Dataset", keyword: str) -> int:
+    return int(header[keyword].value)
+
+
+def _high_bit(header: "Dataset", keyword: str) -> int | None:
+    value = header[keyword].value
+    return value if header.BitsStored <= value + 1 <= header.BitsAllocated else None
+
+
+def _code(header: "Dataset", keyword: str) -> str | None:
+    return header[keyword].value.strip(" \0").upper() or None
+
+
+def _function(header: "Dataset", keyword: str) -> str | None:
+    code = _code(header, keyword)
+    return code if code in _FUNCTIONS else None
+
+
+def _numbers(header: "Dataset", keyword: str) -> list[float]:
+    """The numbers in a field, NaN where one cannot be read."""
     element = header.get_item(keyword)  # as it stands in the file
-    if element is None or not element.value:
-        return []
     if element.VR in ("FD", "FL", "SL", "SS", "UL", "US"):  # not as the standard has it, but clear
         text = str(header[keyword].value).strip("[]").replace(", ", "\\")
     else:
@@ -110,9 +155,49 @@ def _numbers(header: "Dataset", keyword: str) -> list[float | None]:
     return [_number(part) for part in text.split("\\")]
 
 
-def _number(text: str) -> float | None:
+def _number(text: str) -> float:
     try:
-        number = float(text.strip(" \0").replace(",", "."))
+        return float(text.strip(" \0").replace(",", "."))
     except ValueError:
+        return math.nan
+
+
+def _tables(header: "Dataset", keyword: str) -> list["Dataset"]:
+    tables = (_or_none(_table, header, table) for table in header[keyword].value)
+    return [table for table in tables if table is not None]
+
+
+def _table(header: "Dataset", table: "Dataset") -> "Dataset | None":
+    """A lookup table with its entries as numbers; None if they are fewer than it says."""
+    num_entries, _, _ = table.LUTDescriptor
+    num_entries = num_entries or 2**16
+    data = table.LUTData
+    if isinstance(data, bytes):
+        is_little_endian = header.file_meta.TransferSyntaxUID.is_little_endian
+        wide = "<u2" if is_little_endian else ">u2"
+        data = np.frombuffer(data, wide if len(data) >= 2 * num_entries else np.uint8)
+    entries = np.atleast_1d(np.asarray(data, np.int64))[:num_entries]
+    if len(entries) < num_entries:
         return None
-    return number if math.isfinite(number) else None
+    table.add_new("LUTData", "US", entries.tolist())
+    return table
+
+
+# How the fields that may be malformed are read, and the VR of what is read. FD, binary floats, sets
+# no limit to the number of digits.
+_READERS: dict[str, tuple[str, Callable[["Dataset", str], Any]]] = {
+    "PhotometricInterpretation": ("CS", _code),
+    "PlanarConfiguration": ("US", _integer),
+    "NumberOfFrames": ("IS", _integer),
+    "HighBit": ("US", _high_bit),
+    "PixelPaddingValue": ("SV", _integer),
+    "PixelPaddingRangeLimit": ("SV", _integer),
+    "PixelIntensityRelationshipSign": ("SS", _integer),
+    "RescaleSlope": ("FD", _numbers),
+    "RescaleIntercept": ("FD", _numbers),
+    "WindowCenter": ("FD", _numbers),
+    "WindowWidth": ("FD", _numbers),
+    "VOILUTFunction": ("CS", _function),
+    "ModalityLUTSequence": ("SQ", _tables),
+    "VOILUTSequence": ("SQ", _tables),
+}

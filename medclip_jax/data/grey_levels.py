@@ -56,5 +56,7 @@ def stretch(
     """
     low, high = shown
     exact: type[np.floating] = np.float32 if values.dtype.itemsize <= 2 else np.float64
-    scaled = (values.astype(exact) - low) * (255.0 / max(high - low, 1e-9))
+    # Equal values have no width; the least one with a finite reciprocal leaves them black.
+    width = max(high - low, 1000 * float(np.finfo(exact).tiny))
+    scaled = (values.astype(exact) - low) * (255.0 / width)
     return np.round(np.clip(np.nan_to_num(scaled, nan=0.0), 0, 255)).astype(np.uint8)

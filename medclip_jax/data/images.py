@@ -3,6 +3,7 @@
 Everything here runs on the host with OpenCV; augmentation runs on the accelerator.
 """
 
+import contextlib
 import io
 import os
 import struct
@@ -13,7 +14,6 @@ from typing import Any
 import cv2
 import numpy as np
 import PIL.Image
-import PIL.ImageOps
 from jaxtyping import UInt8
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
@@ -21,6 +21,9 @@ from PIL.PngImagePlugin import PngImageFile
 from medclip_jax.data.dicom import decode_dicom
 from medclip_jax.data.dicom_header import is_dicom
 from medclip_jax.data.grey_levels import shown_range, stretch
+from medclip_jax.data.pil_images import load_turned
+from medclip_jax.data.png import is_damaged_png
+from medclip_jax.data.quiet import quiet_opencv
 from medclip_jax.data.tiff import white_is_zero
 from medclip_jax.errors import UserError
 
@@ -59,6 +62,7 @@ def decode_gray(source: ImageSource, name: str = "image") -> GrayImage:
     (16-bit PNG, TIFF, floats) are stretched from their own smallest and largest value to 0 and 255,
     but for strays (`grey_levels.shown_range`): such files often use only 10 or 12 of the 16 bits,
     which a plain shift would turn black. NaN is black. An 8-bit image stays as it is.
+    Of 16-bit colour Pillow keeps 8 bits: it is read from files, but not from a PIL image.
 
     Args:
         source: a path, the encoded bytes of an image file, a PIL image, or a uint8 array
@@ -80,10 +84,20 @@ def decode_gray(source: ImageSource, name: str = "image") -> GrayImage:
             f"not {type(source).__name__}"
         )
     path = Path(source)
+    return _decode_bytes(read_file(path), str(path))
+
+
+def read_file(path: Path) -> bytes:
+    """What the file holds.
+
+    Raises:
+        UserError: it cannot be read.
+    """
     try:
-        return _decode_bytes(path.read_bytes(), str(path))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+        return path.read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: no file can have this name
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UserError(f"{path}: cannot be read ({reason})") from error
 
 
 def check_not_blank(image: GrayImage, name: str) -> None:
@@ -191,10 +205,10 @@ def _decode_bytes(encoded: bytes, name: str) -> GrayImage:
 
 
 def _imdecode(encoded: bytes, flag: int, name: str) -> np.ndarray:
-    try:
-        image = cv2.imdecode(np.frombuffer(encoded, np.uint8), flag) if encoded else None
-    except cv2.error:
-        image = None
+    image = None
+    if encoded and not is_damaged_png(encoded):
+        with quiet_opencv, contextlib.suppress(cv2.error):
+            image = cv2.imdecode(np.frombuffer(encoded, np.uint8), flag)
     if image is None:
         raise UserError(f"{name}: not a readable image (empty, damaged or of an unknown format)")
     return image
@@ -203,14 +217,17 @@ def _imdecode(encoded: bytes, flag: int, name: str) -> np.ndarray:
 def _gray_pil(image: PIL.Image.Image, name: str) -> GrayImage:
     inverted = white_is_zero(image)  # asked before anything is done to it
     try:
-        turned = PIL.ImageOps.exif_transpose(image)
+        turned = load_turned(image, name)
         if turned.mode[0] in "IF":
             return _stretched(np.asarray(turned), inverted)
         if turned.mode in ("L", "1"):
             return np.array(turned.convert("L"))
         return cv2.cvtColor(np.asarray(turned.convert("RGB")), cv2.COLOR_RGB2GRAY)
-    except (OSError, SyntaxError, ValueError) as error:  # as Pillow says "damaged" or "closed"
-        raise UserError(f"{name}: not a readable image ({error})") from error
+    except UserError:
+        raise
+    except Exception as error:  # Pillow raises whatever it meets in a damaged or closed file
+        reason = " ".join(str(error).split())
+        raise UserError(f"{name}: not a readable image ({reason})") from error
 
 
 def _gray_array(image: np.ndarray, name: str) -> GrayImage:

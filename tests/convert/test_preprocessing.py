@@ -142,6 +142,10 @@ GRAY = {
     "white is zero pil": PIL.Image.open(io.BytesIO(encode(DEEP, "TIFF", tiffinfo={262: 0}))),
     "float pil": PIL.Image.fromarray(DEEP.astype(np.float32)),
     **{f"pil {mode}": PIL.Image.fromarray(COLOUR).convert(mode) for mode in ("P", "LA", "CMYK")},
+    **{
+        f"tiff of floats times {scale}": encode((DEEP * scale).astype(np.float32), "TIFF")
+        for scale in (1e-30, 1e-12, 1e30)
+    },
     "turned pil": PIL.Image.open(io.BytesIO(encode(COLOUR, "JPEG", exif=exif(6)))),
 }
 
@@ -160,6 +164,25 @@ def test_images_of_all_kinds_are_read_alike(name: str, tmp_path: Path) -> None:
             )
 
 
+@pytest.mark.parametrize("turn", range(1, 9))
+@pytest.mark.parametrize("image", [COLOUR[..., 0], DEEP], ids=["8 bits", "16 bits"])
+def test_a_turned_tiff_file_opened_by_its_name(
+    turn: int, image: np.ndarray, tmp_path: Path
+) -> None:
+    path = tmp_path / "turned.tif"
+    path.write_bytes(encode(image, "TIFF", tiffinfo={274: turn}))
+    ours = images.decode_gray(path)
+    for source in (path, PIL.Image.open(path)):
+        assert difference(ours, preprocessing.decode_gray(source)) <= 1
+
+
+DEEP_COLOUR = {
+    suffix: cv2.imencode(suffix, np.dstack([DEEP] * 3))[1].tobytes()
+    for suffix in (".png", ".tif", ".ppm")
+}
+SIGNED = cv2.imencode(".tif", np.eye(9, dtype=np.int8))[1].tobytes()
+
+
 @pytest.mark.parametrize(
     ("source", "message"),
     [
@@ -169,7 +192,16 @@ def test_images_of_all_kinds_are_read_alike(name: str, tmp_path: Path) -> None:
         (encode(COLOUR, "PNG")[:700], "encoded image: not a readable image"),
         (encode(COLOUR, "JPEG")[:700], "encoded image: not a readable image"),
         (bytes(128) + b"DICM", "DICOM is not read here: convert it"),
-        (cv2.imencode(".png", np.ones((4, 4, 3), np.uint16))[1].tobytes(), "16-bit colour"),
+        *((source, "16-bit colour") for source in DEEP_COLOUR.values()),
+        *((PIL.Image.open(io.BytesIO(x)), "16-bit colour") for x in DEEP_COLOUR.values()),
+        (SIGNED, "signed 8-bit"),
+        (PIL.Image.open(io.BytesIO(SIGNED)), "signed 8-bit"),
+        (PIL.Image.open(io.BytesIO(encode(COLOUR, "PNG")[:700])), "image: not a readable image"),
+        *((PIL.Image.new(mode, (0, 5)), "no pixels") for mode in ("L", "RGB", "F", "I;16")),
+        ("a\0b.png", "cannot be read"),
+        ("a\ud800.png", "cannot be read"),
+        ([None], "an image must be a path, .* not NoneType"),
+        ([bytearray(9)], "an image must be a path, .* not bytearray"),
         (np.zeros((3, 3)), "must be uint8 from 0 to 255, not float64"),
         (GRAY["16-bit constant"], "image: all pixels are equal"),
         (np.full((9, 9, 3), 200, np.uint8), "image: all pixels are equal"),

@@ -12,6 +12,7 @@ from support.dicom_files import assert_same, dicom, ramp, stretched, with_text
 
 from medclip_jax.data.dicom import decode_dicom
 from medclip_jax.data.images import decode_gray
+from medclip_jax.errors import UserError
 
 PIXELS = ramp("uint16", 720, 3936)
 
@@ -45,6 +46,112 @@ PIXELS = ramp("uint16", 720, 3936)
 def test_numbers_that_say_nothing_change_nothing(fields: dict[str, str]) -> None:
     image = decode_dicom(with_text(dicom(PIXELS, BitsStored=12, HighBit=11), **fields), "x")
     assert_same(image, stretched(PIXELS))
+
+
+def with_raw(encoded: bytes, **fields: tuple[str, bytes]) -> bytes:
+    """The file with these fields as (VR, bytes) that pydicom would not write."""
+    header = pydicom.dcmread(io.BytesIO(encoded))
+    for name, (vr, value) in fields.items():
+        tag = pydicom.tag.Tag(name)
+        header[tag] = pydicom.dataelem.RawDataElement(
+            tag, vr, len(value), value, 0, False, True, True
+        )
+    file = io.BytesIO()
+    header.save_as(file, enforce_file_format=True)
+    return file.getvalue()
+
+
+def table(descriptor: list[int] | None, entries: np.ndarray | None) -> Dataset:
+    item = Dataset()
+    if descriptor is not None:
+        item.LUTDescriptor = descriptor
+    if entries is not None:
+        item.add_new("LUTData", "OW", entries.astype(np.uint16).tobytes())
+    return item
+
+
+ENTRIES = np.arange(4096)[::-1] * 16
+BAD_TABLES = {
+    "empty": lambda: Dataset(),
+    "without data": lambda: table([4096, 0, 16], None),
+    "without entries": lambda: table([4096, 0, 16], np.array([])),
+    "with too few entries": lambda: table([4096, 0, 16], ENTRIES[:100]),
+    "without a descriptor": lambda: table(None, ENTRIES),
+    "with half a descriptor": lambda: table([4096, 0], ENTRIES),
+}
+
+
+@pytest.mark.parametrize("sequence", ["VOILUTSequence", "ModalityLUTSequence"])
+@pytest.mark.parametrize("kind", BAD_TABLES)
+def test_a_malformed_table_counts_as_not_given(sequence: str, kind: str) -> None:
+    others = {"WindowCenter": 2000, "WindowWidth": 2000, "RescaleSlope": 2, "RescaleIntercept": 9}
+    good = table([4096, 0, 16], ENTRIES)
+    for fields in ({}, others):
+        plain = dicom(PIXELS, BitsStored=12, HighBit=11, **fields)
+        header = {"BitsStored": 12, "HighBit": 11, **fields}
+        bad = dicom(PIXELS, **header, **{sequence: [BAD_TABLES[kind]()]})
+        assert_same(decode_dicom(bad, "x"), decode_dicom(plain, "x"))
+        with_good = dicom(PIXELS, **header, **{sequence: [BAD_TABLES[kind](), good]})
+        only_good = dicom(PIXELS, **header, **{sequence: [good]})
+        assert_same(decode_dicom(with_good, "x"), decode_dicom(only_good, "x"))
+        if not fields:
+            assert_same(decode_dicom(only_good, "x"), 255 - stretched(PIXELS))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"PixelPaddingValue": ("US", b"")},
+        {"PixelPaddingValue": ("US", b"\xd0\x02\x00\x08")},
+        {"PixelPaddingValue": ("US", b"\x01")},
+        {"PixelPaddingValue": ("LO", b"none")},
+        {"PixelPaddingRangeLimit": ("US", b"\xff\xff")},
+        {"PixelPaddingValue": ("US", b"\0\0"), "PixelPaddingRangeLimit": ("US", b"")},
+        {"PixelPaddingValue": ("US", b"\0\0"), "PixelPaddingRangeLimit": ("US", b"\1\0\2\0")},
+        {"PixelPaddingValue": ("US", b"\0\0"), "PixelPaddingRangeLimit": ("US", b"\xff\xff")},
+        {"PixelIntensityRelationshipSign": ("SS", b"")},
+        {"PixelIntensityRelationshipSign": ("SS", b"\1")},
+        {"NumberOfFrames": ("IS", b"")},
+        {"NumberOfFrames": ("IS", b"0 ")},
+        {"NumberOfFrames": ("IS", b"one ")},
+        {"NumberOfFrames": ("IS", b"1\\1 ")},
+        {"HighBit": ("US", b"")},
+        {"HighBit": ("US", b"\x63\0")},
+        {"RescaleSlope": ("SQ", b"")},
+        {"WindowCenter": ("US", b"\1"), "WindowWidth": ("US", b"\0")},
+        {"VOILUTFunction": ("CS", b"LINEAR\\SIGMOID ")},
+        {"VOILUTSequence": ("LO", b"none")},
+        {"PlanarConfiguration": ("US", b"")},
+        {"PlanarConfiguration": ("US", b"\1")},
+        {"PhotometricInterpretation": ("CS", b"monochrome2 ")},
+    ],
+    ids=str,
+)
+def test_a_malformed_field_counts_as_not_given(fields: dict[str, tuple[str, bytes]]) -> None:
+    image = decode_dicom(with_raw(dicom(PIXELS, BitsStored=12, HighBit=11), **fields), "x")
+    assert_same(image, stretched(PIXELS))
+
+
+def test_codes_in_lower_case() -> None:
+    inverted = with_raw(dicom(PIXELS), PhotometricInterpretation=("CS", b"monochrome1\0"))
+    assert_same(decode_dicom(inverted, "x"), 255 - stretched(PIXELS))
+    window = {"WindowCenter": 2000, "WindowWidth": 1000}
+    expected = decode_dicom(dicom(PIXELS, **window, VOILUTFunction="SIGMOID"), "x")
+    lower = with_raw(dicom(PIXELS, **window), VOILUTFunction=("CS", b"sigmoid "))
+    assert_same(decode_dicom(lower, "x"), expected)
+    assert np.abs(expected.astype(int) - decode_dicom(dicom(PIXELS, **window), "x")).max() > 5
+
+
+def test_a_photometric_interpretation_is_needed() -> None:
+    for code in (b"", b" \0"):
+        encoded = with_raw(dicom(PIXELS), PhotometricInterpretation=("CS", code))
+        with pytest.raises(UserError, match=r"^x: .*\(no PhotometricInterpretation\)"):
+            decode_dicom(encoded, "x")
+
+
+def test_a_slope_may_be_tiny() -> None:
+    encoded = with_text(dicom(PIXELS), RescaleSlope="1e-15", RescaleIntercept="0")
+    assert_same(decode_dicom(encoded, "x"), stretched(PIXELS))
 
 
 def test_a_decimal_comma_is_a_decimal_point() -> None:

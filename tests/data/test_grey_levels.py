@@ -115,6 +115,24 @@ def test_values_that_are_not_finite_do_not_count() -> None:
     assert not stretch(nothing, shown_range(nothing)).any()
 
 
+@pytest.mark.parametrize("scale", [1e-300, 1e-30, 1e-9, 1e300])
+@pytest.mark.filterwarnings("error")
+def test_any_width_of_the_range_is_stretched(scale: float) -> None:
+    picture = radiograph().astype(np.float64)
+    found = stretch(picture * scale, shown_range(picture * scale)).astype(int)
+    assert np.abs(found - stretch(picture, shown_range(picture))).max() <= 1
+
+
+@pytest.mark.parametrize("kind", [np.uint16, np.float16, np.float32, np.float64])
+@pytest.mark.filterwarnings("error")
+def test_equal_values_are_black(kind: type) -> None:
+    picture = np.full((4, 5), 7, kind)
+    assert not stretch(picture, shown_range(picture)).any()
+    if kind is not np.uint16:
+        picture[0, 0] = np.inf
+        assert stretch(picture, shown_range(picture)).ravel().tolist() == [255] + [0] * 19
+
+
 @pytest.mark.parametrize("factor", [16, 257])
 def test_no_real_radiograph_has_strays(factor: int) -> None:
     paths = sorted(real("nih_chestxray14/images").glob("*.png"))[::5]

@@ -1,5 +1,6 @@
 """Decoding, resizing and padding against PIL, NumPy and PyTorch."""
 
+import contextlib
 import io
 import pathlib
 
@@ -90,7 +91,7 @@ def test_a_marker_in_a_deep_picture_does_not_darken_it() -> None:
         assert (images.decode_gray(source)[2:6, 2:9] == 255).all()
 
 
-@pytest.mark.parametrize("scale", [1 / 4095, 255 / 4095, 1.0, -0.5])
+@pytest.mark.parametrize("scale", [1 / 4095, 255 / 4095, 1.0, -0.5, 1e-12, 1e-30, 1e30])
 def test_pictures_of_floats(scale: float) -> None:
     deep = np.arange(4096, dtype=np.uint16).reshape(64, 64)
     floats = (deep * scale - (1000 if scale == 1.0 else 0)).astype(np.float32)
@@ -143,6 +144,13 @@ def test_a_turned_jpeg_opened_by_pil() -> None:
     encoded = encode(PIL.Image.fromarray(smooth_image(40, 24)), "JPEG", exif=exif)
     opened = PIL.Image.open(io.BytesIO(encoded))
     np.testing.assert_array_equal(images.decode_gray(opened), images.decode_gray(encoded))
+
+
+@pytest.mark.parametrize("name", ["a\0b.png", "a\ud800.png", "a" * 300], ids=ascii)
+def test_a_name_that_no_file_can_have(name: str) -> None:
+    with pytest.raises(UserError, match="cannot be read") as error:
+        images.decode_gray(name)
+    assert "\n" not in str(error.value)
 
 
 def test_arrays_of_every_layout_are_read_alike() -> None:
@@ -211,6 +219,22 @@ def test_truncated_files_are_refused(file_format: str, kept: float) -> None:
     encoded = encode(PIL.Image.fromarray(smooth_image(90, 70)), file_format)
     with pytest.raises(UserError, match="not a readable image"):
         images.decode_gray(encoded[: int(kept * len(encoded))])
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".bmp", ".jp2", ".gif", ".ppm"])
+def test_nothing_is_printed_of_damaged_files(
+    suffix: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    log_level = cv2.utils.logging.getLogLevel()
+    colour = np.dstack([smooth_image(90, 70)] * 3)
+    encoded = cv2.imencode(suffix, colour)[1].tobytes()
+    changed = bytearray(encoded)
+    changed[len(encoded) // 2] ^= 255
+    for damaged in (*(encoded[: int(kept * len(encoded))] for kept in (0.3, 0.98)), bytes(changed)):
+        with contextlib.suppress(UserError):
+            images.decode_gray(damaged)
+    assert capfd.readouterr() == ("", "")
+    assert cv2.utils.logging.getLogLevel() == log_level
 
 
 def test_what_is_no_image_is_refused(tmp_path: pathlib.Path) -> None:

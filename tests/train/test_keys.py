@@ -82,7 +82,8 @@ def test_no_part_has_the_key_or_a_child_of_the_key_of_another(
         assert not first & second, (one, other)
 
 
-@pytest.mark.parametrize("size", [pytest.param(0, marks=pytest.mark.slow), 4])
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [0, 4])
 def test_no_key_is_used_twice(size: int, tmp_path_factory: pytest.TempPathFactory) -> None:
     """JAX's own check, over a step with every objective that draws, whole and in pieces."""
     tokens = tiny.tokenizer(tmp_path_factory.mktemp("tokens"))

@@ -23,7 +23,7 @@ def tokens(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
     ("pattern", "microbatch_size", "remat"),
     [
         ("^image_encoder/", 0, False),
-        ("^image_encoder/", 4, True),
+        pytest.param("^image_encoder/", 4, True, marks=pytest.mark.slow),
         (r"^image_encoder/(stem|stage[12])", 4, False),
     ],
 )

@@ -63,7 +63,9 @@ def _held(tree: Any) -> int:
     return sum(leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves(tree))
 
 
-@pytest.mark.parametrize(("mesh", "parts"), [("fsdp", 8), ("both", 4)])
+@pytest.mark.parametrize(
+    ("mesh", "parts"), [pytest.param("fsdp", 8, marks=pytest.mark.slow), ("both", 4)]
+)
 def test_parameters_and_optimizer_state_fall_with_fsdp(
     compiled: Any, mesh: str, parts: int
 ) -> None:

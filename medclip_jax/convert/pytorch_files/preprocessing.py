@@ -8,12 +8,14 @@ import dataclasses
 import io
 import json
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import PIL.Image
 import PIL.ImageOps
+from PIL.TiffImagePlugin import TiffImageFile
 
 ImageSource = str | os.PathLike | bytes | np.ndarray | PIL.Image.Image
 
@@ -23,6 +25,8 @@ _LUMINANCE = (9798, 19235, 3735, 1 << 14)
 _PNG_LUMINANCE = (9797, 19234, 3737, 0)
 
 _MIN_RANGE = 3  # grey levels from darkest to brightest; with fewer there is nothing to see
+_DEEP = re.compile(r"(?<!BGR);16")  # "BGR;16" has 16 bits for all three channels
+_SAMPLE_FORMAT, _SIGNED = 339, 2  # a tag of TIFF files, and a value
 _PHOTOMETRIC_INTERPRETATION = 262  # TIFF's tag: 0 says that the smallest value is white
 
 
@@ -83,6 +87,7 @@ def decode_gray(source: ImageSource) -> np.ndarray:
 
     Colour becomes luminance, and the EXIF orientation is applied. More than 8 bits are stretched
     from the image's own smallest and largest value, but for strays (`_shown_range`), to 0 and 255.
+    16-bit colour, of which Pillow keeps 8 bits, is not read.
 
     Args:
         source: a path, the encoded bytes of an image file, a PIL image, or a uint8 array
@@ -94,13 +99,23 @@ def decode_gray(source: ImageSource) -> np.ndarray:
     if isinstance(source, np.ndarray):
         return _gray_array(source)
     if isinstance(source, PIL.Image.Image):
-        return _gray_image(source)
+        try:
+            return _gray_image(source)
+        except Exception as error:  # Pillow raises whatever it meets in a damaged file
+            raise ValueError(_unreadable("image", error)) from error
     if isinstance(source, bytes):
         return _decode_bytes(source, "encoded image")
+    if not isinstance(source, str | os.PathLike):
+        raise ValueError(
+            "an image must be a path, the bytes of a file, a PIL image or a NumPy array, "
+            f"not {type(source).__name__}"
+        )
     try:
-        return _decode_bytes(Path(source).read_bytes(), os.fspath(source))
-    except OSError as error:
-        raise ValueError(f"{source}: cannot be read ({error.strerror})") from error
+        encoded = Path(source).read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: no file can have this name
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ValueError(f"{source}: cannot be read ({reason})") from error
+    return _decode_bytes(encoded, os.fspath(source))
 
 
 def fit_square(image: np.ndarray, size: int) -> np.ndarray:
@@ -172,16 +187,17 @@ def _decode_bytes(encoded: bytes, name: str) -> np.ndarray:
         with PIL.Image.open(io.BytesIO(encoded)) as image:
             # Keeps libjpeg from making colours: a JPEG stores the luminance as it is.
             image.draft("L", image.size)
-            if ";16" in str(image.tile) and not image.mode.startswith("I"):
-                raise ValueError("16-bit colour: convert it to 16-bit grey")
-            weights = _PNG_LUMINANCE if image.format == "PNG" else _LUMINANCE
-            return _gray_image(image, weights)
+            return _gray_image(image, _PNG_LUMINANCE if image.format == "PNG" else _LUMINANCE)
     except PIL.UnidentifiedImageError as error:
         raise ValueError(
             f"{name}: not a readable image (empty, or of an unknown format)"
         ) from error
-    except (OSError, SyntaxError, ValueError, PIL.Image.DecompressionBombError) as error:
-        raise ValueError(f"{name}: not a readable image ({error})") from error
+    except Exception as error:
+        raise ValueError(_unreadable(name, error)) from error
+
+
+def _unreadable(name: str, error: Exception) -> str:
+    return f"{name}: not a readable image ({' '.join(str(error).split())})"
 
 
 def _gray_array(image: np.ndarray) -> np.ndarray:
@@ -201,17 +217,40 @@ def _gray_array(image: np.ndarray) -> np.ndarray:
 
 def _gray_image(image: PIL.Image.Image, weights: Sequence[int] = _LUMINANCE) -> np.ndarray:
     tags = getattr(image, "tag_v2", {})  # of a TIFF file, before anything is done to it
-    image = PIL.ImageOps.exif_transpose(image)
+    image = _load_turned(image)
     if image.mode in ("L", "LA", "1"):
         return np.array(image.convert("L"))
     if image.mode[0] not in "IF":
         return _luminance(np.asarray(image.convert("RGB")), weights)
     deep = np.asarray(image).astype(np.float64)
     low, high = _shown_range(deep)
-    scaled = np.nan_to_num((deep - low) * (255.0 / max(high - low, 1e-9)), nan=0.0)
+    scaled = np.nan_to_num((deep - low) * (255.0 / max(high - low, 1e-300)), nan=0.0)
     gray = np.rint(np.clip(scaled, 0, 255)).astype(np.uint8)
     # Pillow heeds the tag in images of 8 bits alone.
     return 255 - gray if tags.get(_PHOTOMETRIC_INTERPRETATION) == 0 else gray
+
+
+def _load_turned(image: PIL.Image.Image) -> PIL.Image.Image:
+    """The image with its pixels read and the EXIF orientation applied."""
+    if not all(image.size):
+        raise ValueError(f"no pixels: {image.width} x {image.height}")
+    is_deep = any(
+        _DEEP.search(str(args)) or (codec.startswith("ppm") and args[1] > 255)
+        for codec, _, _, args in getattr(image, "tile", ())  # how the file is to be decoded
+    )
+    is_signed = _SIGNED in getattr(image, "tag_v2", {}).get(_SAMPLE_FORMAT, ())
+    if image.mode[0] not in "IF" and (is_deep or is_signed):
+        kind = "signed 8-bit values" if is_signed else "16-bit colour"
+        raise ValueError(f"Pillow does not keep {kind}: convert the file to 16-bit grey")
+    if isinstance(image, TiffImageFile):
+        # A file that has a name is mapped into memory, in rows of the wrong length where the
+        # orientation exchanges height and width.
+        filename, image.filename = image.filename, ""
+        try:
+            image.load()
+        finally:
+            image.filename = filename
+    return PIL.ImageOps.exif_transpose(image)
 
 
 def _shown_range(values: np.ndarray) -> tuple[float, float]:

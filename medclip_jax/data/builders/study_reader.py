@@ -39,7 +39,7 @@ def store_image(path: Path, image_size: int) -> StoredImage:
     Raises:
         UserError: the image cannot be read, is smaller than any radiograph, or shows nothing.
     """
-    encoded = _read(path)
+    encoded = images.read_file(path)
     height, width = images.stored_size(encoded) or (0, 0)
     with _large_images if height * width > _LARGE else contextlib.nullcontext():
         image, (height, width) = images.decode_to_short_side(encoded, image_size, str(path))
@@ -83,7 +83,9 @@ class StudyReader:
         return (_study(kept) if kept else None), rejected
 
     def _read_row(self, row: Row) -> "_ReadRow":
-        text = row.text or (decode_text(_read(self.root / row.text_path)) if row.text_path else "")
+        text = row.text or (
+            decode_text(images.read_file(self.root / row.text_path)) if row.text_path else ""
+        )
         if self.sections:
             text = reports.select_sections(text, self.sections)
         if not row.image_path:
@@ -153,10 +155,3 @@ def _mask_png(mask: RunLengthMask, image: StoredImage) -> bytes:
     stored = images.decode_gray(image.jpeg).shape
     scaled = cv2.resize(whole, stored[::-1], interpolation=cv2.INTER_AREA)
     return cv2.imencode(".png", np.where(scaled >= 0.5, 255, 0).astype(np.uint8))[1].tobytes()
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error

@@ -19,15 +19,14 @@ from jaxtyping import Float
 from medclip_jax.data.builders.synthetic_cxr.findings import LABEL_NAMES as SYNTHETIC_LABELS
 from medclip_jax.data.reports import normalize_sentence, split_sentences
 from medclip_jax.errors import UserError
+from medclip_jax.evaluate.finding_cues import CUES, STATEMENT_OPENERS, clause_with_a_verb
 from medclip_jax.evaluate.finding_lexicon import (
-    CUES,
     DEGREES,
     LABEL_NAMES,
     NO_FINDING,
     NORMAL_STATEMENTS,
     NOT_FINDINGS,
     PLACES,
-    STATEMENT_OPENERS,
     SUPPORT_DEVICES,
     TERMS,
 )
@@ -118,12 +117,16 @@ _CUE = re.compile(
     + "|".join(f"(?P<{kind}>{pattern})" for kind, pattern in CUES.items())
     + r")(?:(?!\w)|(?<=\W))"
 )
-_OPENER = re.compile(STATEMENT_OPENERS)
+_OPENERS = [(kind, re.compile(pattern)) for kind, pattern in STATEMENT_OPENERS.items()]
+_ANY_FINDING = "|".join(pattern.pattern for pattern in _MENTIONS.values())
+_OPENERS.append(("end_of_denial", re.compile(clause_with_a_verb(_ANY_FINDING))))
+_HYPHEN = re.compile(r"(?<=\w)[-\u2010\u2011\u2013](?=\w)")
 _CONJUNCTION = re.compile(r"\b(?:and|or)\b")
 
 
 def _statements(sentence: str) -> Iterator[tuple[str, float]]:
     """The labels that a sentence in lower case says something of, and what."""
+    sentence = _HYPHEN.sub(" ", sentence)
     sentence = _NOT_FINDINGS.sub(lambda match: " " * len(match[0]), sentence)
     for pattern, labels in _NORMAL:
         if pattern.search(sentence):
@@ -154,7 +157,7 @@ def _statements(sentence: str) -> Iterator[tuple[str, float]]:
 
 
 def _find_cues(sentence: str, mentions: Sequence[_Span]) -> list[_Span]:
-    """The cues in order; commas that begin a new statement are among them as "end"."""
+    """The cues in order; what begins a new statement is among them as "end" or "end_of_denial"."""
     cues = [_Span(match.lastgroup or "", *match.span()) for match in _CUE.finditer(sentence)]
     # "Small or moderate" is no doubt about a finding; "atelectasis or pneumonia" is.
     cues = [
@@ -169,11 +172,12 @@ def _find_cues(sentence: str, mentions: Sequence[_Span]) -> list[_Span]:
         for cue in cues
         if sentence[cue.start : cue.end] != "over" or "favo" in sentence[: cue.start]
     ]
-    for match in _OPENER.finditer(sentence):
-        ends = [cue.start for cue in cues if cue.name == "end" and cue.start >= match.end()]
-        clause = sentence[match.end() : min(ends, default=len(sentence))]
-        if not re.search(r"\bn?or\b|/", clause):
-            cues.append(_Span("end", match.start(), match.start() + 1))
+    ends = [cue.start for cue in cues if cue.name == "end"]
+    for kind, pattern in _OPENERS:
+        for match in pattern.finditer(sentence):
+            clause_end = min((end for end in ends if end >= match.end()), default=len(sentence))
+            if not re.search(r"\bn?or\b|/", sentence[match.end() : clause_end]):
+                cues.append(_Span(kind, match.start(), match.start() + 1))
     return sorted(cues, key=lambda cue: cue.start)
 
 
@@ -186,14 +190,15 @@ def _is_next(mention: _Span, cue: _Span, mentions: Sequence[_Span]) -> bool:
 def _kinds_before(mention: _Span, cues: Sequence[_Span]) -> set[str]:
     """The kinds of cues that reach forward to the mention, those within it included."""
     kinds: set[str] = set()
-    within_doubt = True
+    within_doubt = within_denial = True
     for cue in reversed(cues):
         if cue.end > mention.end:
             continue
         if cue.name == "end" or cue.name.endswith("_after"):
             break
         within_doubt &= cue.name != "end_of_doubt"
-        if within_doubt or cue.name == "denied_before":
+        within_denial &= cue.name != "end_of_denial"
+        if within_denial if cue.name == "denied_before" else within_doubt:
             kinds.add(cue.name)
     return kinds
 
@@ -202,7 +207,7 @@ def _kinds_after(mention: _Span, cues: Sequence[_Span], sentence: str) -> set[st
     """The kinds of cues that reach back to the mention."""
     kinds: set[str] = set()
     for cue in cues:
-        if cue.start < mention.end:
+        if cue.start < mention.end or cue.name == "end_of_denial":
             continue
         between = sentence[mention.end : cue.start].rstrip(" ,")
         apart = "," in between and not _CONJUNCTION.search(between)

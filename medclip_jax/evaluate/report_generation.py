@@ -29,6 +29,7 @@ from medclip_jax.evaluate.encode import (
     read_table,
     text_groups,
 )
+from medclip_jax.evaluate.english import are_english
 from medclip_jax.evaluate.finding_extractor import PRESENT, extract_labels
 from medclip_jax.evaluate.finding_lexicon import LABEL_NAMES, NO_FINDING
 from medclip_jax.evaluate.request import Request
@@ -46,29 +47,36 @@ VERSUS_LABELS = "clinical_f1"
 class ReferenceReading:
     """What the finding extractor reads off the references.
 
+    References that are not English say nothing here, whatever the rules take for a finding.
+
     Attributes:
+        are_english: whether they are English, as `are_english` tells it.
         names_findings: whether any reference states, denies or doubts a finding.
         states_findings: whether any reference states one.
         labels: 1 where a reference states one of `LABEL_NAMES`, else 0; all NaN if none states a
-            finding. "No Finding" alone, which every text of another language has, is none.
+            finding. "No Finding" alone is none.
     """
 
     def __init__(self, texts: Sequence[str]) -> None:
         found = extract_labels(texts)
         findings = np.delete(found, LABEL_NAMES.index(NO_FINDING), axis=1)
-        self.names_findings = not np.isnan(findings).all()
-        self.states_findings = bool((findings == PRESENT).any())
+        self.are_english = are_english(texts)
+        self.names_findings = self.are_english and not np.isnan(findings).all()
+        self.states_findings = self.are_english and bool((findings == PRESENT).any())
         stated = (found == PRESENT).astype(np.float32)
         self.labels = stated if self.states_findings else np.full_like(stated, np.nan)
 
     @property
     def problem(self) -> str:
         """Why clinical F1 is undefined, or ""."""
-        if not self.names_findings:
+        both = f"{VERSUS_LABELS} and {VERSUS_REPORT} are undefined"
+        if not self.are_english:
             return (
-                f"{VERSUS_LABELS} and {VERSUS_REPORT} are undefined: the rules, which are for"
-                " English, read no finding in any reference report"
+                f"{both}: the rules are for English, and most reference reports hold no common"
+                " English word"
             )
+        if not self.names_findings:
+            return f"{both}: the rules read no finding in any reference report"
         if not self.states_findings:
             return f"{VERSUS_REPORT} is undefined: no reference report states a finding"
         return ""
@@ -223,7 +231,8 @@ _PROTOCOL = {
     },
     "clinical_f1": "a finding counts as stated if the rules of finding_extractor find it present; "
     "uncertain, denied and unmentioned count as not stated; macro over the labels that occur, "
-    "micro over all; undefined where the references state no finding",
+    "micro over all; undefined where the references state no finding or are not "
+    "English",
 }
 
 

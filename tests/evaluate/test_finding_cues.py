@@ -6,6 +6,7 @@ rule, and else what the words mean.
 
 import numpy as np
 import pytest
+from support.stated_findings import in_order, stated
 
 from medclip_jax.evaluate.finding_extractor import extract_findings
 
@@ -139,3 +140,245 @@ def test_clear_lungs_are_no_finding_and_name_none(text):
     found = extract_findings(text)
     assert found.pop("No Finding") == 1
     assert np.isnan(list(found.values())).all()
+
+
+# What each says of the findings, as `stated` writes it; after "=" nothing where it says nothing.
+WHERE_A_DENIAL_ENDS = """
+Interval resolution of pulmonary edema with persistent effusions. = ED0 EF1
+Interval removal of a right chest tube with residual small pneumothorax. = PX1 SD0
+Interval removal of right pigtail catheter with increased right effusion. = EF1 SD0
+Interval removal of the ET tube with worsening atelectasis. = AT1 SD0
+Interval removal of the left chest tube with recurrent pneumothorax. = PX1 SD0
+No pneumothorax with residual atelectasis. = AT1 PX0
+No pneumothorax with slightly increased effusion. = PX0 EF1
+No pneumothorax with underlying atelectasis. = AT1 PX0
+No edema with focal consolidation. = ED0 CO1
+Negative for pneumothorax with known effusion. = PX0 EF1
+Clear of edema with chronic cardiomegaly. = CM1 ED0
+No pneumothorax, decreased effusion. = PX0 EF1
+No pneumothorax, interval increase in the left effusion. = PX0 EF1
+No pneumothorax, loculated effusion. = PX0 EF1
+No acute fracture, healed left rib fractures. = FX1
+No evidence of acute fracture, old rib fractures noted. = FX1
+No pneumothorax, chest tube in place. = PX0 SD1
+No consolidation, only atelectasis. = CO0 AT1
+No consolidation to account for fever, atelectasis only. = CO0 AT1
+No focal consolidation, atelectasis is seen at the bases. = CO0 AT1
+No evidence of edema, cardiomegaly persists. = CM1 ED0
+Resolution of the consolidation, effusion remains. = CO0 EF1
+There is no edema and cardiomegaly is unchanged. = CM1 ED0
+No pneumothorax and tiny effusion. = PX0 EF1
+No pneumothorax and residual left effusion. = PX0 EF1
+No pneumothorax or effusion, cardiomegaly is stable. = CM1 PX0 EF0
+"""
+WHERE_A_DENIAL_GOES_ON = """
+No pneumothorax with the patient upright. = PX0
+No pneumothorax with increased lucency at the apex. = PX0
+No pneumothorax, effusion or increased edema. = ED0 PX0 EF0
+No pneumothorax, increased effusion, or edema. = ED0 PX0 EF0
+No pneumothorax, pleural effusion, or old fracture. = PX0 EF0 FX0
+No pneumothorax or increased effusion. = PX0 EF0
+No large and increasing effusion. = EF0
+No acute and chronic fractures. = FX0
+No acute, displaced rib fracture. = FX0
+No acute, old or healing fracture. = FX0
+No consolidation, pneumothorax, effusion. = CO0 PX0 EF0
+No consolidation, effusion is seen. = CO0 EF0
+No pneumothorax and pleural effusion are seen. = PX0 EF0
+No edema, pneumonia, pneumothorax, and effusion. = ED0 PN0 PX0 EF0
+Effusion, edema, and pneumothorax have resolved. = ED0 PX0 EF0
+No findings consistent with chronic edema. = ED0
+No opacity in keeping with residual pneumonia. = LO0 PN0
+No changes compatible with old fracture. = FX0
+Interval removal of the right and left chest tubes. = SD0
+Interval removal of the tracheostomy tube and right central venous catheter. = SD0
+Resolution of small apical pneumothorax and basilar opacities. = LO0 PX0
+History of heart failure, known pneumonia. =
+Rule out pneumonia and residual effusion. =
+"""
+AFTER_WHAT_WAS_DONE = """
+No evidence of pneumothorax status post right IJ line placement. = PX0 SD1
+There is no pneumothorax s/p line placement with the catheter tip in the SVC. = PX0 SD1
+No pneumothorax after left chest tube placement. = PX0 SD1
+No pneumothorax following pacemaker insertion. = PX0 SD1
+No pneumothorax post central line placement. = PX0 SD1
+No pneumothorax post-PICC placement. = PX0 SD1
+No effusion since placement of the right chest tube. = EF0 SD1
+No pneumothorax despite a poorly positioned chest tube. = PX0 SD1
+No pneumothorax in the presence of a chest tube. = PX0 SD1
+No complication after placement of a pacemaker. = SD1
+No pneumothorax after thoracentesis with residual effusion. = PX0 EF1
+No pneumothorax following removal of the chest tube. = PX0 SD0
+No pneumothorax status post chest tube removal. = PX0 SD0
+No pneumothorax or effusion after thoracentesis. = PX0 EF0
+No post-traumatic pneumothorax. = PX0
+No evidence of post biopsy pneumothorax. = PX0
+No post-obstructive pneumonia. = PN0
+"""
+QUESTIONS_PLANS_AND_HISTORY = """
+Eval for pneumonia. =
+Eval pneumonia. =
+Chest pain, evaluate pneumothorax. =
+Re-evaluate for pneumothorax. =
+Reassess for pneumothorax. =
+Monitor for pneumothorax. =
+Comparison is made for pneumothorax. =
+Radiograph obtained for cough shows left effusion. = EF1
+Follow-up of known pneumothorax. =
+Follow-up chest radiograph shows a new effusion. = EF1
+CT is recommended to further evaluate the nodule. = LL1
+Evaluation of the left base is limited by a large effusion. = EF1
+Clinical question of edema. =
+There is a question of a nodule. = LL?
+Clinical concern: pneumonia. =
+Should suspicion for fracture persist, CT is advised. =
+Query pneumonia. = PN?
+Query small left effusion. = EF?
+Pneumonia? = PN?
+PMH: CHF. =
+Past history significant for pneumonia. =
+Medical history includes heart failure. =
+History of CHF with new effusion. = EF1
+Please correlate with symptoms of pneumonia. = PN?
+Clinical correlation with symptoms of infection is recommended. = PN?
+Correlate with clinical signs of infection. = PN?
+Clinical correlation is recommended regarding pneumonia. = PN?
+Correlate with any infectious symptoms. = PN?
+Correlation with the prior CT shows a stable nodule. = LL1
+Repeat after treatment to document clearance of the pneumonia. =
+Recommend follow-up to assess resolution of the opacity. =
+Recommend follow-up to resolution of the opacity. =
+Follow-up is recommended to ensure that the opacity has resolved. =
+Improved aeration due to resolution of the effusion. = EF0
+Please note that small pleural effusions may be missed on supine radiographs. =
+Rib fractures may be radiographically occult. =
+Small pneumothoraces are easily missed. =
+Post-infectious scarring. =
+Sequelae of prior infectious process. =
+New infectious process. = PN1
+"""
+NOT_EXCLUDED = """
+Pneumonia cannot be reliably excluded. = PN?
+Pneumonia cannot entirely be excluded. = PN?
+Pneumonia cannot at this time be excluded. = PN?
+Pneumonia cannot, however, be excluded. = PN?
+Pneumonia cannot with certainty be excluded. = PN?
+Pneumonia cannot be completely or reliably excluded. = PN?
+Pneumonia could not be confidently ruled out. = PN?
+Pneumonia cannot be ruled-out. = PN?
+Pneumonia can neither be confirmed nor excluded. = PN?
+Pneumonia has not been excluded. = PN?
+Cannot confidently exclude pneumonia. = PN?
+Cannot rule-out pneumonia. = PN?
+Cannot exclude with certainty a pneumothorax. = PX?
+Unable to fully exclude pneumothorax. = PX?
+This doesn't exclude pneumonia. = PN?
+Superimposed infection is difficult to exclude in this setting. = PN?
+Pneumonia is hard to rule out given the low volumes. = PN?
+Exclusion of pneumonia is difficult. = PN?
+Pneumonia remains possible. = PN?
+Pneumonia has been effectively excluded. = PN0
+Pneumothorax was ruled out. = PX0
+No pneumonia, though early infection cannot be excluded. = PN?
+"""
+CLEARING_AND_CHANGE = """
+Near-complete resolution of edema. = ED1
+Near total resolution of the effusion. = EF1
+Near-total clearing of the pneumonia. = PN1
+Some clearing of the left base consolidation. = CO1
+Substantial interval clearing of edema. = ED1
+Continued clearing of the pneumonia. = PN1
+No interval clearing of the pneumonia. = PN1
+Complete clearing of the pneumonia. = PN0
+Interval resolution of the effusion. = EF0
+The effusion has fully resolved. = EF0
+No short interval change in the pneumothorax. = PX1
+No short-term change in the nodule. = LL1
+Not much change in left effusion. = EF1
+Not a significant change in the effusion. = EF1
+No interval development of pneumothorax. = PX0
+"""
+NOT_SEEN_OR_NOT_WELL = """
+Not seen is the previously noted nodule. = LL0
+No longer seen is the small pneumothorax. = PX0
+Not seen on this exam are the previously described opacities. = LO0
+Gone is the left effusion. = EF0
+The effusion is not seen and is likely resolved. = EF0
+Pneumonia is not appreciated. = PN0
+Effusion is incompletely evaluated. = EF?
+The nodule is obscured. = LL?
+The effusion is partially obscured by the pacemaker. = EF? SD1
+The left base is obscured by effusion. = EF1
+The ETT tip is obscured. = SD1
+Fracture of the humerus, incompletely evaluated. = FX1
+The nodule is not well-seen on today's study. = LL?
+A 3.5 cm opacity is not well-seen on the lateral view. = LO1
+Pneumonia is improbable. = PN0
+Pneumonia is not probable. = PN0
+Pneumonia is probable. = PN?
+Atelectasis is presumed. = AT?
+Edema is suggested. = ED?
+No edema is suggested. = ED0
+"""
+NORMAL_ORGANS = """
+Heart is top-normal in size. = CM0
+Heart size: top-normal. = CM0
+Normal heart, lungs, and mediastinum. = EC0 CM0
+Normal heart size and mediastinal contours. = EC0 CM0
+Unremarkable lungs, heart and mediastinum. = EC0 CM0
+Heart, lungs, and mediastinum are normal. = EC0 CM0
+Abnormal heart and mediastinum. =
+The heart is non-enlarged. = CM0
+Normal lungs with an enlarged heart. = CM1
+Normal heart size, enlarged mediastinum. = EC1 CM0
+Heart size is normal and the mediastinum is not well seen. = CM0
+Stable biapical pleural-parenchymal scarring. = LO1 PO1
+Swan-Ganz catheter and port-a-cath. = SD1
+"""
+
+
+def _rows(table):
+    lines = [line for line in table.splitlines() if line]
+    return pytest.mark.parametrize(
+        ("sentence", "expected"), [[part.strip() for part in line.split("=")] for line in lines]
+    )
+
+
+@_rows(WHERE_A_DENIAL_ENDS)
+def test_a_denial_ends_where_something_is_said_to_be_there(sentence, expected):
+    assert stated(sentence) == in_order(expected)
+
+
+@_rows(WHERE_A_DENIAL_GOES_ON)
+def test_a_denial_goes_on_over_a_list_and_its_adjectives(sentence, expected):
+    assert stated(sentence) == in_order(expected)
+
+
+@_rows(AFTER_WHAT_WAS_DONE)
+def test_a_denial_ends_before_what_was_done(sentence, expected):
+    assert stated(sentence) == in_order(expected)
+
+
+@_rows(QUESTIONS_PLANS_AND_HISTORY)
+def test_questions_plans_and_history_say_nothing_of_the_image(sentence, expected):
+    assert stated(sentence) == in_order(expected)
+
+
+@_rows(NOT_EXCLUDED)
+def test_what_is_not_excluded_is_uncertain(sentence, expected):
+    assert stated(sentence) == in_order(expected)
+
+
+@_rows(CLEARING_AND_CHANGE)
+def test_what_has_not_cleared_or_changed_is_there(sentence, expected):
+    assert stated(sentence) == in_order(expected)
+
+
+@_rows(NOT_SEEN_OR_NOT_WELL)
+def test_what_is_not_seen_is_denied_and_what_is_not_well_seen_uncertain(sentence, expected):
+    assert stated(sentence) == in_order(expected)
+
+
+@_rows(NORMAL_ORGANS)
+def test_organs_are_normal_also_in_lists_and_a_hyphen_is_a_blank(sentence, expected):
+    assert stated(sentence) == in_order(expected)

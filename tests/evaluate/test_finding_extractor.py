@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from sklearn.metrics import f1_score
+from support.stated_findings import SHORT, in_order, stated
 
 from medclip_jax.data.builders.synthetic_cxr.findings import LABEL_NAMES as SYNTHETIC_LABELS
 from medclip_jax.data.builders.synthetic_cxr.findings import NO_FINDING
@@ -17,21 +18,6 @@ from medclip_jax.evaluate.finding_extractor import (
 )
 from medclip_jax.evaluate.finding_lexicon import LABEL_NAMES
 
-SHORT = {
-    "EC": "Enlarged Cardiomediastinum",
-    "CM": "Cardiomegaly",
-    "LO": "Lung Opacity",
-    "LL": "Lung Lesion",
-    "ED": "Edema",
-    "CO": "Consolidation",
-    "PN": "Pneumonia",
-    "AT": "Atelectasis",
-    "PX": "Pneumothorax",
-    "EF": "Pleural Effusion",
-    "PO": "Pleural Other",
-    "FX": "Fracture",
-    "SD": "Support Devices",
-}
 # A sentence, and what it says: 1 present, 0 denied, ? uncertain; what is left out is not mentioned.
 SENTENCES = [
     ("No focal consolidation, pleural effusion, or pneumothorax.", "CO0 EF0 PX0"),
@@ -110,15 +96,11 @@ SENTENCES = [
     ("No pneumothorax with small effusions bilaterally.", "PX0 EF1"),
     ("Opacity compatible with pneumonia or atelectasis.", "LO1 PN? AT?"),
 ]
-STATUS = {"1": 1.0, "0": 0.0, "?": -1.0}
 
 
 @pytest.mark.parametrize(("sentence", "expected"), SENTENCES, ids=lambda value: value[:60])
 def test_sentences_in_the_style_of_radiologists(sentence, expected):
-    found = extract_findings(sentence)
-    said = {label: value for label, value in found.items() if not np.isnan(value)}
-    del said[NO_FINDING]
-    assert said == {SHORT[word[:2]]: STATUS[word[2]] for word in expected.split()}
+    assert stated(sentence) == in_order(expected)
 
 
 @pytest.mark.parametrize(
@@ -216,7 +198,7 @@ def test_labels_are_chosen_by_name_and_unknown_ones_refused():
 
 
 def test_labels_are_those_of_chexpert():
-    assert set(LABEL_NAMES) == {NO_FINDING, *SHORT.values()}
+    assert set(LABEL_NAMES) == {NO_FINDING, *SHORT}
     assert set(SYNTHETIC_LABELS) <= set(LABEL_NAMES)
 
 

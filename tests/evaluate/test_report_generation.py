@@ -187,17 +187,29 @@ def test_studies_without_report_are_left_out(study, studies_of, opened, request_
         evaluate(Writer(["x"]), opened({"test": studies}), request_of())
 
 
-SPANISH = ["Sin derrame pleural.", "Derrame pleural derecho.", "Corazon normal."] * 2
+UNREADABLE = {
+    "no common English word": [
+        ["Sin derrame pleural.", "Derrame pleural derecho.", "Corazon normal."],
+        # The rules would take a French or Spanish finding for an English one.
+        ["Pas de pneumothorax. Silhouette normale.", "Infection droite.", "Poumons clairs."],
+        ["Sin edema ni consolidación.", "Edema pulmonar.", "Silueta normal."],
+    ],
+    "read no finding": [["The lungs are clear.", "Normal chest.", "Stable chest."]],
+}
 
 
+@pytest.mark.parametrize(
+    ("reason", "texts"), [(why, texts) for why, sets in UNREADABLE.items() for texts in sets]
+)
 def test_reports_in_which_the_rules_read_nothing_have_no_clinical_f1(
-    study, studies_of, opened, request_of, capsys
+    study, studies_of, opened, request_of, capsys, reason, texts
 ):
+    texts = texts * 2
     studies = studies_of(
-        [study(i, [[i]], report=text, labels=[0, 1, 0, 0]) for i, text in enumerate(SPANISH)],
+        [study(i, [[i]], report=text, labels=[0, 1, 0, 0]) for i, text in enumerate(texts)],
         NAMES,
     )
-    result = evaluate(Writer(SPANISH), opened({"train": studies, "test": studies}), request_of())
+    result = evaluate(Writer(texts), opened({"train": studies, "test": studies}), request_of())
     clinical = {name: value for name, value in result.metrics.items() if "clinical_f1" in name}
     assert {"clinical_f1", "clinical_f1_vs_report", "clinical_f1_vs_report/No Finding"} < set(
         clinical
@@ -207,6 +219,7 @@ def test_reports_in_which_the_rules_read_nothing_have_no_clinical_f1(
     assert np.isnan(list(clinical.values())).all()
     assert result.metrics["bleu2"] == 1.0
     assert "are undefined" in result.protocol["undefined"]
+    assert reason in result.protocol["undefined"]
     assert result.protocol["undefined"] in capsys.readouterr().out
     print_result(result, "reports")
     row = next(r for r in capsys.readouterr().out.splitlines() if r.startswith("clinical_f1 "))

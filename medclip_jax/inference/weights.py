@@ -1,7 +1,7 @@
 """A model's weights as a whole: what tells them from others, and whether they are of any use."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,43 @@ def require_finite_weights(variables: Mapping[str, Any], directory: Path, step: 
         )
 
 
+def require_fitting_weights(
+    variables: Mapping[str, Any], shapes_fn: Callable[[], Any], directory: Path
+) -> None:
+    """Refuses weights that are not those of the model that `config.json` describes.
+
+    Args:
+        variables: the weights.
+        shapes_fn: gives the shapes that the model's variables have.
+        directory: what both are from, for the message.
+
+    Raises:
+        UserError: it names the first array that is missing, is too many or has another shape.
+    """
+    try:
+        expected = {name: leaf.shape for name, leaf in _leaves(shapes_fn())}
+    except (ValueError, TypeError, ZeroDivisionError) as error:
+        reason = str(error).partition("\n")[0]
+        raise UserError(
+            f"{directory / 'config.json'} describes no model ({reason}): put it back as it was"
+        ) from error
+    found = {name: np.shape(leaf) for name, leaf in _leaves(variables)}
+    different = sorted(
+        name for name in expected.keys() | found if expected.get(name) != found.get(name)
+    )
+    if different:
+        name = different[0]
+        raise UserError(
+            f"{directory}: the weights do not fit config.json and the tokenizer: {name} is "
+            f"{found.get(name, 'missing')}, but should be {expected.get(name, 'missing')} "
+            f"({len(different)} such arrays): put back the files as they were"
+        )
+
+
+def _leaves(variables: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    yield from sorted(flatten_dict(variables, sep="/").items())
+
+
 def _arrays(variables: Mapping[str, Any]) -> Iterator[tuple[str, np.ndarray]]:
-    for name, array in sorted(flatten_dict(variables, sep="/").items()):
+    for name, array in _leaves(variables):
         yield name, np.asarray(array)

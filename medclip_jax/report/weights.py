@@ -1,5 +1,6 @@
 """Which evaluations are of the weights that a page or a model card describes."""
 
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -31,7 +32,7 @@ class Chosen(NamedTuple):
 
 
 def saved_weights(workdir: Path) -> Weights | None:
-    """Those that `medclip_jax.load` takes from a run; None if it holds none that can be read."""
+    """Those that `medclip_jax.load` takes from a run; None if it holds none that can be read, which a line says."""
     if not (workdir / "checkpoints").is_dir():
         return None
     # Imported here because the page of a run without a checkpoint needs no JAX.
@@ -39,7 +40,8 @@ def saved_weights(workdir: Path) -> Weights | None:
 
     try:
         encoder = load(workdir)
-    except UserError:
+    except UserError as error:
+        print(f"the evaluations are shown without a comparison of weights: {error}", file=sys.stderr)
         return None
     return Weights(encoder.step, encoder.weights_hash)
 
@@ -68,7 +70,7 @@ def describe_weights(evaluation: Evaluation, weights: Weights | None) -> str:
     if evaluation.weights_hash is None:
         return f"{words} (recorded without a hash: they may be others of that step)"
     if weights is None:
-        return f"{words} (the run holds no checkpoint to compare them with)"
+        return f"{words} (the run holds no checkpoint that can be read, to compare them with)"
     return words
 
 

@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-import jax
-
 from medclip_jax.config import read_config, write_config
 from medclip_jax.convert.outputs import Inputs, Outputs, our_outputs
 from medclip_jax.convert.variables_file import read_variables, write_variables
@@ -36,7 +34,7 @@ def read(directory: Path) -> Encoder:
     """What `write` wrote.
 
     Raises:
-        UserError: it is an export of another format, or its weights do not fit its config.
+        UserError: it is an export of another format.
     """
     variables, metadata = read_variables(directory / WEIGHTS)
     if _STEP not in metadata:
@@ -45,17 +43,5 @@ def read(directory: Path) -> Encoder:
             "--format safetensors"
         )
     config = read_config(directory / "config.json")
-    encoder = Encoder(
-        config,
-        load_tokenizer(directory / "tokenizer"),
-        variables,
-        int(metadata[_STEP]),
-    )
-    if _shapes(encoder.shapes()) != _shapes(variables):
-        raise UserError(f"{directory}: the weights do not fit config.json; export it again")
-    return encoder
-
-
-def _shapes(variables: object) -> dict[str, tuple[int, ...]]:
-    leaves = jax.tree_util.tree_leaves_with_path(variables)
-    return {jax.tree_util.keystr(path): leaf.shape for path, leaf in leaves}
+    tokenizer = load_tokenizer(directory / "tokenizer")
+    return Encoder(config, tokenizer, variables, int(metadata[_STEP]))

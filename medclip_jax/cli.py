@@ -350,7 +350,7 @@ def _export(parsed: argparse.Namespace) -> None:
 
 
 def _report(parsed: argparse.Namespace) -> None:
-    from medclip_jax import runtime
+    runtime = _import_runtime()
     from medclip_jax.report.page import write_report
 
     runtime.start()  # the weights are read, to tell whose the figures are

@@ -18,7 +18,7 @@ from medclip_jax.output_files import check_file, write_whole
 
 SUFFIXES = (".npz", ".parquet")
 _TABLES = (".csv", ".csv.gz", ".jsonl")
-_REJECTED = "rejected.csv"
+_REJECTED = ".rejected.csv"  # after the name of the output, so that no other file is replaced
 
 Embeddings = Float[np.ndarray, "num_examples size"]
 
@@ -34,7 +34,7 @@ def embed_to_file(
     """Embeds what a glob, a table or a text file names and writes (`source`, `embedding`) rows.
 
     The rows are in the order of the input. Images that cannot be read are left out, and listed
-    with the reason in `rejected.csv` beside the output.
+    with the reason in `NAME.rejected.csv` beside an output `NAME.npz` or `NAME.parquet`.
 
     Raises:
         UserError: nothing is found, a text file cannot be read, the output cannot be written, or
@@ -45,10 +45,12 @@ def embed_to_file(
         raise UserError(f"--output {output} must end in {' or '.join(SUFFIXES)}")
     if not 0 <= max_rejected <= 1:
         raise UserError(f"the share of rejected images must be from 0 to 1, not {max_rejected}")
-    sources = image_paths(images) if images else read_lines(texts) if texts else []
+    sources = image_paths(images) if images is not None else read_lines(texts) if texts else []
+    listed = output.with_name(output.stem + _REJECTED)
     check_file(output)
+    check_file(listed)
     encoder = load(checkpoint)
-    if not images:
+    if images is None:
         _write(output, sources, encoder.embed_texts(sources, progress=True))
         return
     embeddings, rejected = _embed_images(encoder, sources)
@@ -56,7 +58,6 @@ def embed_to_file(
     kept = [source for row, source in enumerate(sources, start=1) if row not in left_out]
     if kept:
         _write(output, kept, embeddings)
-    listed = output.with_name(_REJECTED)
     if rejected or listed.exists():  # perhaps of an earlier call
         _write_rejected(listed, rejected)
     if rejected:
@@ -68,18 +69,28 @@ def image_paths(pattern: str) -> list[str]:
 
     Rows of a table without an image are passed over.
     """
+    if not pattern:
+        raise UserError("--images is empty: give a glob (quoted), or a table")
     if not pattern.lower().endswith(_TABLES):
         paths = sorted(glob.glob(pattern, recursive=True))
         if not paths:
             raise UserError(f"--images {pattern}: no file matches (quote the pattern)")
         return paths
     table = Path(pattern)
-    names = [row.cells.get("image_path", "") for row in read_table(table, ["image_path"]).rows]
-    paths = [str(table.parent / name) for name in names if name]
+    rows = read_table(table, ["image_path"]).rows
+    paths = [str(table.parent / name) for row in rows if (name := row.cells.get("image_path"))]
+    unreadable = [row for row in rows if row.problem and not row.cells.get("image_path")]
+    problem = ""
+    if unreadable:
+        first = f"row {unreadable[0].number}: {unreadable[0].problem}"
+        problem = f"{len(unreadable)} rows of {pattern} cannot be read, the first is {first}"
     if not paths:
-        raise UserError(f"--images {pattern}: no row has an image_path")
-    if len(paths) < len(names):
-        print(f"{len(names) - len(paths)} rows of {pattern} name no image")
+        raise UserError(problem or f"--images {pattern}: no row has an image_path")
+    if problem:
+        print(problem)
+    nameless = len(rows) - len(paths) - len(unreadable)
+    if nameless:
+        print(f"{nameless} rows of {pattern} name no image")
     return paths
 
 

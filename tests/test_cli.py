@@ -1,5 +1,6 @@
 """The command line: quick help, one line and exit status 2 for a user's mistake."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -57,6 +58,18 @@ def test_a_mistake_is_one_line_and_status_2(
     error = capsys.readouterr().err
     assert stopped.value.code == 2
     assert named in error and error.count("\n") == 1
+
+
+def test_the_report_reads_jax_environment_as_other_commands_do() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "medclip_jax.cli", "report", "--workdir", "x"],
+        env=os.environ | {"JAX_ENABLE_X64": "maybe"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert "JAX refuses a variable of its environment" in done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 def test_the_installed_program_reports_a_mistake_without_a_traceback() -> None:

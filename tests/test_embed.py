@@ -48,7 +48,7 @@ def embed(workdir: Path, output: Path, *arguments: str) -> None:
 
 
 def rejected(folder: Path) -> list[dict[str, str]]:
-    with (folder / "rejected.csv").open(newline="") as file:
+    with (folder / "out.rejected.csv").open(newline="") as file:
         return list(csv.DictReader(file))
 
 
@@ -66,7 +66,7 @@ def test_one_broken_image_of_a_hundred(
     said = capsys.readouterr().out.splitlines()
     assert said == [
         f"99 embeddings of size 8 in {folder / 'out.npz'}",
-        f"1 of 100 images was left out: {broken}: {reason}; see {folder / 'rejected.csv'}",
+        f"1 of 100 images was left out: {broken}: {reason}; see {folder / 'out.rejected.csv'}",
     ]
     # The next call has nothing to reject.
     embed(workdir, folder / "out.npz", "--images", str(folder / "images" / "00*.png"))
@@ -147,13 +147,41 @@ def test_tables_without_images(tmp_path: Path) -> None:
             image_paths(str(tmp_path / "images.csv"))
 
 
+def test_no_file_but_its_own_is_touched(workdir: Path, folder: Path) -> None:
+    mine = folder / "rejected.csv"
+    mine.write_text("mine")
+    embed(workdir, folder / "out.npz", "--images", str(folder / "images" / "00*.png"))
+    embed(workdir, folder / "out.npz", "--images", str(folder / "images" / "*.png"))
+    assert mine.read_text() == "mine" and len(rejected(folder)) == 1
+
+
+def test_a_row_that_cannot_be_read_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = tmp_path / "images.jsonl"
+    table.write_text('{"image_path": "a.png"}\nnonsense\n{"image_path": ""}\n')
+    assert image_paths(str(table)) == [str(tmp_path / "a.png")]
+    said = capsys.readouterr().out.splitlines()
+    assert f"1 rows of {table} cannot be read, the first is row 2: not JSON" in said[0]
+    assert said[1:] == [f"1 rows of {table} name no image"]
+    table.write_text('{"image_path": ""}\n[]\n')
+    with pytest.raises(UserError, match="the first is row 2: not a JSON object"):
+        image_paths(str(table))
+
+
+def test_an_empty_pattern_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        embed(tmp_path, tmp_path / "out.npz", "--images", "")
+    assert "--images is empty" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "latin-1"])
 def test_texts_in_several_encodings(workdir: Path, tmp_path: Path, encoding: str) -> None:
     lines = ["Derrame pequeño à gauche.", "", "  normal ", "normal"]
     (tmp_path / "texts.txt").write_bytes("\r\n".join(lines).encode(encoding))
     embed(workdir, tmp_path / "out.npz", "--texts", str(tmp_path / "texts.txt"))
     assert np.load(tmp_path / "out.npz")["source"].tolist() == [lines[0], "normal", "normal"]
-    assert not (tmp_path / "rejected.csv").exists()
+    assert not (tmp_path / "out.rejected.csv").exists()
 
 
 def test_texts_that_are_none(

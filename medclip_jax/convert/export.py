@@ -17,7 +17,7 @@ FORMATS = ("torchvision", "timm", "huggingface", "safetensors")
 def export(checkpoint: Path, format_name: str, output: Path, *, check: bool = False) -> None:
     """Writes a run's model in a format, with a model card; prints what was compared.
 
-    The directory appears whole or not at all.
+    A new directory appears whole or not at all; an empty one is filled when all is written.
 
     Args:
         checkpoint: a run's workdir, or an export with the format "safetensors".
@@ -32,18 +32,21 @@ def export(checkpoint: Path, format_name: str, output: Path, *, check: bool = Fa
         raise UserError(f"--format {format_name}: give one of {', '.join(FORMATS)}")
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise UserError(f"--output {output} is not empty: give a new directory")
-    check_folder(output.absolute().parent, "--output in")
+    target = output.resolve()  # "." has no name of its own
+    check_folder(target.parent, "--output in")
     encoder = load(checkpoint)
     module = importlib.import_module(f"medclip_jax.convert.formats.{format_name}_format")
-    unfinished = output.with_name(f".{output.name}.unfinished")
+    unfinished = target.with_name(f".{target.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     try:
         unfinished.mkdir(parents=True)
         module.write(encoder, unfinished)
         write_model_card(encoder, checkpoint, format_name, unfinished)
-        if output.exists():
-            output.rmdir()
-        unfinished.rename(output)
+        if target.exists():  # it stays the same folder, in which the user's shell may be
+            for path in unfinished.iterdir():
+                path.rename(target / path.name)
+        else:
+            unfinished.rename(target)
     except OSError as error:
         raise UserError(f"--output {output} cannot be written: {error.strerror}") from error
     finally:

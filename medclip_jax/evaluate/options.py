@@ -1,6 +1,7 @@
 """The values that options of evaluation may have, checked before any work is done."""
 
 import math
+import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,7 +11,8 @@ from medclip_jax.errors import UserError
 from medclip_jax.evaluate.request import CHOICES
 
 _FILES = ("prompts", "queries", "candidates")
-PATHS = (*_FILES, "image_root", "compare")
+_FOLDERS = ("image_root", "compare")
+PATHS = (*_FILES, *_FOLDERS)
 _LARGEST_SEED = 2**32 - 1
 
 
@@ -72,10 +74,12 @@ def check_options(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _check(name: str, value: Any) -> None:
-    if name in PATHS and not Path(value).exists():
+    if name in PATHS and not os.path.exists(value):  # `Path.exists` fails for a name too long
         raise UserError(f"{flag(name)} {value}: no such file or folder")
     if name in _FILES and Path(value).is_dir():
         raise UserError(f"{flag(name)} {value} is a folder: give a file")
+    if name in _FOLDERS and not Path(value).is_dir():
+        raise UserError(f"{flag(name)} {value} is a file: give a folder")
     if name in _RULES:
         is_right, words = _RULES[name]
         if not is_right(value):

@@ -34,6 +34,9 @@ TASKS = {
     "regeneration": ("regeneration", ("scales", "ratios")),
     "report-generation": ("report_generation", ("method",)),
 }
+# Bytes of the name of a result's files; file systems take 255, with the ending and, while they are
+# written, a process's number.
+_LONGEST_NAME = 230
 
 
 def run_task(
@@ -117,7 +120,8 @@ def make_request(
     """The request of a task, tagged unless its protocol is the default.
 
     Raises:
-        UserError: the task is unknown, it does not take an option, or has no use for its value.
+        UserError: the task is unknown, it does not take an option, or has no use for its value;
+            or the files' names would be too long.
     """
     if task not in TASKS:
         raise UserError(f"no task {task!r}; there are {', '.join(TASKS)}")
@@ -136,4 +140,12 @@ def make_request(
         task=task,
         **check_options(given),
     )
-    return request.tagged()
+    request = request.tagged()
+    length = len(os.fsencode(request.name))
+    if length > _LONGEST_NAME:
+        raise UserError(
+            f"the files {request.name[:60]}… would have names of {length} bytes, but "
+            f"{_LONGEST_NAME} are possible: give a shorter --tag, or build the set by a shorter "
+            "name"
+        )
+    return request

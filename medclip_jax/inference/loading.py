@@ -25,7 +25,9 @@ def load(directory: str | Path) -> Encoder:
     """
     directory = Path(directory)
     if not directory.is_dir():
-        raise UserError(f"{directory} is not a run's workdir, nor an export: there is no such folder")
+        raise UserError(
+            f"{directory} is not a run's workdir, nor an export: there is no such folder"
+        )
     encoder = _read(directory)
     require_fitting_weights(encoder.variables, encoder.shapes, directory)
     require_finite_weights(encoder.variables, directory, encoder.step)

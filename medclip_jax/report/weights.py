@@ -32,7 +32,10 @@ class Chosen(NamedTuple):
 
 
 def saved_weights(workdir: Path) -> Weights | None:
-    """Those that `medclip_jax.load` takes from a run; None if it holds none that can be read, which a line says."""
+    """Those that `medclip_jax.load` takes from a run.
+
+    None if it holds none; where they cannot be read a line says why.
+    """
     if not (workdir / "checkpoints").is_dir():
         return None
     # Imported here because the page of a run without a checkpoint needs no JAX.
@@ -41,7 +44,9 @@ def saved_weights(workdir: Path) -> Weights | None:
     try:
         encoder = load(workdir)
     except UserError as error:
-        print(f"the evaluations are shown without a comparison of weights: {error}", file=sys.stderr)
+        print(
+            f"the evaluations are shown without a comparison of weights: {error}", file=sys.stderr
+        )
         return None
     return Weights(encoder.step, encoder.weights_hash)
 

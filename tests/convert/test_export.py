@@ -198,6 +198,15 @@ def test_a_changed_weight_fails_the_check(workdir: Path, tmp_path: Path, capsys)
     assert re.search(r"^image_embeddings .* FAR$", capsys.readouterr().out, re.MULTILINE)
 
 
+def test_the_current_folder_is_an_output(
+    workdir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    export(workdir, "safetensors", Path())
+    assert Path("model.safetensors").is_file() and Path("README.md").is_file()
+
+
 def test_wrong_calls_are_one_line(workdir: Path, tmp_path: Path, capsys) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full/file").touch()

@@ -8,6 +8,7 @@ import pytest
 
 from medclip_jax.errors import UserError
 from medclip_jax.evaluate.request import Request
+from medclip_jax.evaluate.result import EvaluationResult
 from medclip_jax.evaluate.tasks import TASKS, make_request
 
 
@@ -29,6 +30,9 @@ def request(task: str = "zero-shot", **options) -> Request:
         ("regeneration", "ratios", (1.0,), "--ratios is 1.0; give a share above 0 and below 1"),
         ("report-generation", "method", "best", "--method is 'best'; give one of greedy"),
         ("label-efficiency", "compare", (Path("/none/run"),), "--compare /none/run: no such"),
+        ("label-efficiency", "compare", (Path(__file__),), "is a file: give a folder"),
+        ("retrieval", "image_root", Path(__file__), "is a file: give a folder"),
+        ("zero-shot", "prompts", Path("p" * 300), "no such file or folder"),
         ("zero-shot", "prompts", Path(__file__).parent, "is a folder: give a file"),
         *(
             (task, option, value, message)
@@ -41,6 +45,7 @@ def request(task: str = "zero-shot", **options) -> Request:
                 ("seed", 2**40, "--seed is"),
                 ("tag", "a/b", "--tag is 'a/b'; give letters"),
                 ("tag", "", "--tag is ''"),
+                ("tag", "a" * 300, "bytes, but 230 are possible: give a shorter --tag"),
             )
         ),
     ],
@@ -49,6 +54,14 @@ def test_what_is_not_possible_is_refused_in_one_line(task, option, value, messag
     with pytest.raises(UserError) as caught:
         request(task, **{option: value})
     assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_the_longest_name_can_be_written(tmp_path):
+    made = request(tag="a" * (230 - len("zero-shot-set_a-test-")))
+    result = EvaluationResult({}, {}, 0, 0, {})
+    assert result.write_or_rescue(dataclasses.replace(made, output=tmp_path)).is_file()
+    with pytest.raises(UserError, match="build the set by a shorter name"):
+        make_request("retrieval", "manifest/" + "é" * 120, "test", None, tmp_path, {})
 
 
 @pytest.mark.parametrize("task", TASKS)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from medclip_jax.errors import UserError
 from medclip_jax.finite import require_finite
 
 
@@ -34,10 +35,12 @@ class RankedScores:
         """Sorts the rows whose label is known; higher scores mean "present".
 
         Raises:
-            UserError: a score is not finite.
+            UserError: a score is not finite, or a label is none of 1, 0 and NaN.
         """
         require_finite(scores, "scores of a label")
         known = np.flatnonzero(~np.isnan(labels))
+        if not np.isin(labels[known], (0, 1)).all():
+            raise UserError("a label must be 1 (present), 0 (absent) or NaN (unknown)")
         order = known[np.argsort(-scores[known], kind="stable")]
         ranked = scores[order]
         last_of_tie = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True)[: len(ranked)])

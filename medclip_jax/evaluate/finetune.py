@@ -13,7 +13,6 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from medclip_jax.data.augment import Augmentation
-from medclip_jax.errors import UserError
 from medclip_jax.evaluate.bootstrap import PIXELS
 from medclip_jax.evaluate.classification import ClassificationMetrics
 from medclip_jax.evaluate.encode import Studies, baselines, study_means
@@ -50,11 +49,6 @@ class FineTuning:
         self._data, self._settings = data, settings
         self._trainers: dict[str, FinetuneTrainer] = {}
         self._squares: dict[tuple[str, int], ImageSquares] = {}
-        split, studies = data.validation
-        labels = data.tables[split].labels[studies]
-        if not any(np.any(column > 0.5) and np.any(column <= 0.5) for column in labels.T):
-            names = ", ".join(data.label_names)
-            raise UserError(f"the studies to validate on have one class only of {names}")
 
     def run(self, encoder: Encoder, subset: LabelSubset) -> FinetuneRun:
         """Trains a copy of the encoder on the labels of a subset."""

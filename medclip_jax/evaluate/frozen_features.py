@@ -111,14 +111,16 @@ def probe_labels(data: ProbeData, label_names: Sequence[str]) -> Probed:
         The scores, and of each label the chosen C with its validation AUROC.
 
     Raises:
-        UserError: validation has one class only of every label.
+        UserError: of every label validation has one class only, or no probe converged.
     """
     paths = [_fit(data.train, column) for column in range(len(label_names))]
     areas = np.array([_validate(data.validation, i, path) for i, path in enumerate(paths)])
     defined = areas[~np.isnan(areas).all(axis=1)]
     if not defined.size:
         names = ", ".join(label_names)
-        raise UserError(f"the studies to choose the penalty on have one class only of {names}")
+        raise UserError(
+            f"no probe of {names} can be validated: none converged, or has both classes"
+        )
     scores = np.zeros((len(data.report.table.study_ids), len(label_names)))
     chosen: dict[str, dict[str, Any]] = {}
     for column, name in enumerate(label_names):

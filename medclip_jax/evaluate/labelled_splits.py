@@ -8,10 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 
 from medclip_jax.errors import UserError
 from medclip_jax.evaluate.encode import Studies, StudyTable, read_table, select_labels
+from medclip_jax.evaluate.label_classes import check_reported, require_both_classes
 from medclip_jax.evaluate.request import Request
 
 HELD_OUT_FRACTION = 0.2
@@ -45,29 +46,42 @@ class LabelledSplits:
         training patients is held out to choose on.
 
         Raises:
-            UserError: a split is missing, has no labels, or shares a patient with another.
+            UserError: a split is missing, has no labels, shares a patient with another, or has
+                both classes of none of the labels.
         """
         studies = _open_splits(open_studies, request.split)
         tables = {split: read_table(part) for split, part in studies.items()}
         check_disjoint(tables)
-        train, held_out = tables["train"], None
+        train, held_out, fitted = tables["train"], None, tables["train"].labels
         if "validation" not in tables or request.split == "validation":
             held_out = held_out_studies(train.patient_ids, request.seed)
+            fitted = train.labels[~held_out]
+            if held_out.all():
+                raise UserError(
+                    "train has one patient only, and there is no other split to validate on: "
+                    "build the set with more patients, or with a validation split"
+                )
         names = studies["train"].label_names
         wanted = select_labels(names, request.labels)
-        fitted = train.labels if held_out is None else train.labels[~held_out]
-        columns = _trainable(fitted, wanted, names)
-        left_out = [names[column] for column in wanted if column not in columns]
+        asked_for = [names[column] for column in wanted]
+        kept = require_both_classes(fitted[:, wanted], asked_for, "the training studies")
+        columns = [column for column in wanted if names[column] in kept]
+        left_out = [name for name in asked_for if name not in kept]
         if left_out:
             print(f"left out, with one class only in training: {', '.join(left_out)}")
-        return cls(
+        data = cls(
             studies=studies,
             tables={split: table.with_labels(columns) for split, table in tables.items()},
             report_split=request.split,
-            label_names=[names[column] for column in columns],
+            label_names=kept,
             labels_left_out=left_out,
             held_out=held_out,
         )
+        split, chosen_on = data.validation
+        labels = data.tables[split].labels[chosen_on]
+        require_both_classes(labels, kept, "the studies to validate on")
+        check_reported(data.report.labels, kept, request.split)
+        return data
 
     @property
     def report(self) -> StudyTable:
@@ -141,17 +155,3 @@ def _open_splits(open_studies: Callable[[str], Studies], report_split: str) -> d
         except UserError:  # the set has none; its train split opened above
             pass
     return splits
-
-
-def _trainable(
-    labels: Float[np.ndarray, "studies labels"], wanted: Sequence[int], label_names: Sequence[str]
-) -> list[int]:
-    columns = [
-        column
-        for column in wanted
-        if np.any(labels[:, column] > 0.5) and np.any(labels[:, column] <= 0.5)
-    ]
-    if not columns:
-        names = ", ".join(label_names[column] for column in wanted)
-        raise UserError(f"the training studies have one class only of {names}; name other --labels")
-    return columns

@@ -14,6 +14,7 @@ from medclip_jax.evaluate.encode import (
     select_labels,
     study_means,
 )
+from medclip_jax.evaluate.label_classes import check_reported
 from medclip_jax.evaluate.label_scoring import score_studies
 from medclip_jax.evaluate.prompts import default_prompts, read_prompts
 from medclip_jax.evaluate.request import Request
@@ -27,7 +28,8 @@ def evaluate(
     """Scores every study by the mean probability of its images.
 
     Raises:
-        UserError: the set has no labels, a label has no prompts, or the prompt file is not right.
+        UserError: the set has no labels, or has both classes of none of them; a label has no
+            prompts; or the prompt file is not right.
     """
     studies = open_studies(request.split)
     label_names = studies.label_names
@@ -37,6 +39,7 @@ def evaluate(
     else:
         prompts = read_prompts(request.prompts, wanted)
     table = read_table(studies).with_labels([label_names.index(name) for name in prompts])
+    check_reported(table.labels, list(prompts), request.split)
     both = embed_with_both(encoder, studies, table, request.seed)
 
     def scores(

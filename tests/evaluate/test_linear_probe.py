@@ -202,7 +202,7 @@ def test_a_label_that_validation_cannot_score_takes_the_others_penalty(splits, e
     chosen = result.protocol["chosen"]
     assert chosen["Mass"]["inverse_penalty"] == chosen["Edema"]["inverse_penalty"]
     assert np.isnan(chosen["Mass"]["validation_auroc"])
-    with pytest.raises(UserError, match="to choose the penalty on have one class only of Mass"):
+    with pytest.raises(UserError, match="to validate on have one class only of Mass"):
         evaluate(encoder, opened(splits), Request("d", labels=("Mass",)))
 
 

@@ -310,6 +310,55 @@ def test_labels_that_cannot_be_trained_are_said(labelled, tmp_path, capsys):
     assert "left out, with one class only in training: Mass\n" in capsys.readouterr().out
 
 
+CLASSIFYING = ("zero-shot", "linear-probe", "finetune", "label-efficiency")
+
+
+@pytest.mark.parametrize("task", CLASSIFYING)
+@pytest.mark.parametrize(("value", "words"), [(0, "one class only"), (np.nan, "no known label")])
+def test_a_split_without_both_classes_is_refused_at_the_start(
+    task, value, words, labelled, tmp_path, monkeypatch
+):
+    from medclip_jax.data import datasets
+
+    for each in datasets.open_split("d", "test").studies:
+        each.labels[:] = value
+    monkeypatch.setattr(type(labelled["encoder"]), "embed_images", None)  # nothing is encoded
+    monkeypatch.setattr(type(labelled["encoder"]), "image_features", None)
+    options = {"prompts": prompts_file(tmp_path)} if task == "zero-shot" else {}
+    with pytest.raises(UserError, match=f"the studies of test have {words} of Edema, Mass"):
+        run_task(task, tmp_path, "d", num_resamples=5, **options)
+
+
+@pytest.mark.parametrize("task", ["zero-shot", "linear-probe"])
+def test_a_label_without_figures_is_said(task, labelled, tmp_path, capsys):
+    from medclip_jax.data import datasets
+
+    for each in datasets.open_split("d", "test").studies:
+        each.labels[1] = 1
+    options = {"prompts": prompts_file(tmp_path)} if task == "zero-shot" else {}
+    result, _ = run_task(task, tmp_path, "d", num_resamples=5, **options)
+    said = "no figures, for want of both classes in test: Mass\n"
+    assert said in capsys.readouterr().out
+    assert np.isnan(result.metrics["auroc/Mass"])
+    assert result.metrics["macro_auroc"] == result.metrics["auroc/Edema"]
+
+
+@pytest.mark.parametrize("task", CLASSIFYING[1:])
+def test_the_only_training_patient_cannot_be_held_out(task, labelled, tmp_path, monkeypatch):
+    from medclip_jax.data import datasets
+
+    splits = {name: datasets.open_split("d", name) for name in ("one", "test")}
+
+    def open_split(_, name, *__):
+        if name == "validation":
+            raise UserError("no split 'validation'")
+        return splits["one" if name == "train" else name]
+
+    monkeypatch.setattr("medclip_jax.data.datasets.open_split", open_split)
+    with pytest.raises(UserError, match="train has one patient only"):
+        run_task(task, tmp_path, "d", num_resamples=5)
+
+
 def test_the_hash_of_data_is_of_ids_images_reports_and_labels(study, studies_of):
     def hashed(number=1, image=(1.0,), report="r", labels=(1.0,), names=("A",), patient="p"):
         made = study(number, [image], report=report, labels=labels, patient=patient)

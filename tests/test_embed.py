@@ -218,3 +218,18 @@ def test_blank_and_unreadable_images_are_named(encoder: Encoder, folder: Path) -
     ):
         with pytest.raises(UserError, match=message):
             encoder.embed_images([good, image])
+
+
+@pytest.mark.parametrize("text", [None, float("nan"), 3, "\ud800"])
+def test_a_text_that_is_none_is_said(encoder: Encoder, text: object) -> None:
+    with pytest.raises(UserError, match=r"must be a string|half a character"):
+        encoder.embed_texts(["normal", text])
+
+
+def test_batches_are_no_larger_than_what_there_is(encoder: Encoder) -> None:
+    texts = [f"text {number}" for number in range(3)]
+    huge = encoder.embed_texts(texts, batch_size=10**9)
+    np.testing.assert_array_equal(huge, encoder.embed_texts(texts))
+    for wrong in (0, -1):
+        with pytest.raises(UserError, match=f"batch_size is {wrong}; give 1 or above"):
+            encoder.embed_texts(texts, batch_size=wrong)

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from medclip_jax.data.augment import Augmentation
+from medclip_jax.errors import UserError
 from medclip_jax.evaluate.bootstrap import PIXELS
 from medclip_jax.evaluate.classification import ClassificationMetrics
 from medclip_jax.evaluate.encode import Studies, baselines, study_means
@@ -49,6 +50,11 @@ class FineTuning:
         self._data, self._settings = data, settings
         self._trainers: dict[str, FinetuneTrainer] = {}
         self._squares: dict[tuple[str, int], ImageSquares] = {}
+        num_images = len(data.tables["train"].image_study)
+        if settings.batch_size > max(FinetuneSettings.batch_size, num_images):
+            raise UserError(
+                f"--batch-size {settings.batch_size} is more than the {num_images} training images"
+            )
 
     def run(self, encoder: Encoder, subset: LabelSubset) -> FinetuneRun:
         """Trains a copy of the encoder on the labels of a subset."""

@@ -31,8 +31,12 @@ def _is_positive(value: Any) -> bool:
 # Of an option, or of each of its entries: what it must be, and the words for it.
 _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(
-        ("num_seeds", "max_epochs", "num_resamples", "batch_size", "scales"),
+        ("num_seeds", "max_epochs", "batch_size", "scales"),
         (_is_count, "a whole number of 1 or above"),
+    ),
+    "num_resamples": (
+        lambda value: _is_count(value) and value > 1,  # one has no interval
+        "a whole number of 2 or above",
     ),
     "learning_rate": (_is_positive, "a number above 0"),
     "fractions": (_is_positive, "a share of the studies up to 1, or a number of them above 1"),

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.special import gammaln
 
+from medclip_jax.errors import UserError
 from medclip_jax.finite import require_finite
 
 RECALL_CUTOFFS = (1, 5, 10)
@@ -51,8 +52,12 @@ def search(
         gallery_groups: Group of each entry.
 
     Raises:
-        UserError: a score is not finite.
+        UserError: a score is not finite, a query has no correct entry, or there is no query.
     """
+    missing = np.flatnonzero(~np.isin(query_groups, gallery_groups))
+    if missing.size or not len(query_groups):
+        what = f"query {missing[0]} has no correct entry" if missing.size else "there is no query"
+        raise UserError(f"nothing to search for in a gallery of {len(gallery_groups)}: {what}")
     order = np.argsort(gallery_groups, kind="stable")
     first, last = (
         np.searchsorted(gallery_groups, query_groups, side, sorter=order)
@@ -103,10 +108,18 @@ def _nearest(scores: Float[np.ndarray, "gallery"]) -> Int[np.ndarray, "neighbors
 def rank_metrics(
     ranks: Int[np.ndarray, "queries"], weights: Float[np.ndarray, "queries"]
 ) -> dict[str, float]:
-    """`recall@K`, `median_rank` and `mrr` (mean reciprocal rank) of weighted queries."""
+    """`recall@K`, `median_rank` and `mrr` (mean reciprocal rank) of weighted queries.
+
+    Raises:
+        UserError: a rank is below 1 or NaN, or a weight is negative or not finite.
+    """
+    if not np.all(ranks >= 1):
+        raise UserError("a rank must be 1 or above")
+    if not np.all((weights >= 0) & np.isfinite(weights)):
+        raise UserError("a weight must be 0 or above, and finite")
     total = weights.sum()
     if total == 0:
-        return dict.fromkeys([*_recall_names(), "median_rank", "mrr"], np.nan)
+        return _undefined()
     recalls = {f"recall@{k}": float(weights[ranks <= k].sum() / total) for k in RECALL_CUTOFFS}
     return recalls | {
         "median_rank": weighted_median(ranks, weights),
@@ -114,8 +127,9 @@ def rank_metrics(
     }
 
 
-def _recall_names() -> list[str]:
-    return [f"recall@{k}" for k in RECALL_CUTOFFS]
+def _undefined() -> dict[str, float]:
+    names = [*(f"recall@{k}" for k in RECALL_CUTOFFS), "median_rank", "mrr"]
+    return dict.fromkeys(names, np.nan)
 
 
 def weighted_median(values: Int[np.ndarray, "rows"], weights: Float[np.ndarray, "rows"]) -> float:
@@ -137,7 +151,17 @@ def chance_metrics(num_correct: Sequence[int], gallery_size: int) -> dict[str, f
 
     The first of P correct entries among G comes after rank r with probability
     C(G - r, P) / C(G, P). The median is that of this distribution, averaged over the queries.
+    All are NaN where there is no query.
+
+    Raises:
+        UserError: a query has no correct entry, or more than the gallery has entries.
     """
+    if not len(num_correct):
+        return _undefined()
+    if min(num_correct) < 1 or max(num_correct) > gallery_size:
+        raise UserError(
+            f"a query must have from 1 to {gallery_size} correct entries, the size of the gallery"
+        )
     ranks = np.arange(1, gallery_size + 1)
     unique, counts = np.unique(np.asarray(num_correct), return_counts=True)
     after = np.zeros(gallery_size)
@@ -187,6 +211,6 @@ class RankedGallery:
         precisions = []
         for cutoff in cutoffs:
             inside = np.diff(np.minimum(cumulative, cutoff), prepend=0.0)
-            enough = cumulative[-1] >= cutoff
+            enough = weights.sum() >= cutoff
             precisions.append(float(inside @ self.relevant / cutoff) if enough else np.nan)
         return precisions

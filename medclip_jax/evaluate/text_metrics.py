@@ -44,8 +44,11 @@ class TextMetrics:
 
     def __call__(self, weights: Float[np.ndarray, "rows"]) -> dict[str, float]:
         """`bleu1` to `bleu4`, `rouge_l`, `cider` and `meteor`."""
-        bleu = {f"bleu{order}": self._bleu(weights, order) for order in range(1, MAX_ORDER + 1)}
-        metrics = bleu | {
+        bleu_names = {f"bleu{order}": order for order in range(1, MAX_ORDER + 1)}
+        if not weights @ self._num_words:
+            return dict.fromkeys([*bleu_names, "rouge_l", "cider", "meteor"], np.nan)
+        bleu = {name: self._bleu(weights, order) for name, order in bleu_names.items()}
+        return bleu | {
             name: float(np.average(values, weights=weights))
             for name, values in (
                 ("rouge_l", self.rouge_l),
@@ -53,7 +56,6 @@ class TextMetrics:
                 ("meteor", self.meteor),
             )
         }
-        return metrics if weights @ self._num_words else dict.fromkeys(metrics, np.nan)
 
 
 class BleuCounts:

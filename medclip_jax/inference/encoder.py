@@ -7,6 +7,7 @@ encoder.embed_images(["a.jpg", "b.png"]) @ encoder.embed_texts(["Small left effu
 import dataclasses
 import functools
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from medclip_jax.data.images import (
 from medclip_jax.data.tokenizer import Tokenizer
 from medclip_jax.errors import UserError
 from medclip_jax.inference import masked, pairs, reports
-from medclip_jax.inference.batches import call, in_batches
+from medclip_jax.inference.batches import DEFAULT_BATCH_SIZE, call, in_batches
 from medclip_jax.inference.weights import hash_weights
 from medclip_jax.models.factory import build_model
 from medclip_jax.models.image_text_model import ImageTextModel
@@ -46,6 +47,8 @@ from medclip_jax.train.state import (
 Embeddings = Float[np.ndarray, "num_examples size"]
 PairScores = Float[np.ndarray, "images texts"]
 Views = Float[np.ndarray, "num_examples size size"]
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 NO_EMBEDDINGS = (
     "this run trained no embeddings: its config has no contrastive objective and no matching "
@@ -69,7 +72,7 @@ class Encoder:
     variables: Mapping[str, Any]
     step: int = 0
     initial_file: Path | None = None
-    batch_size: int = 64
+    batch_size: int = DEFAULT_BATCH_SIZE
 
     def embed_images(
         self,
@@ -116,9 +119,6 @@ class Encoder:
         self, texts: Sequence[str], *, batch_size: int | None = None, progress: bool = False
     ) -> Embeddings:
         """Unit-length embeddings `[N, D]`; a text beyond `text_encoder.max_length` is cut."""
-        if isinstance(texts, str):
-            raise UserError("embed_texts takes a list of strings, not one string")
-
         if self.model.text_projection is None:
             raise UserError(NO_EMBEDDINGS)
 
@@ -126,7 +126,7 @@ class Encoder:
             outputs = self.apply("encode_text", token_ids, token_mask)
             return {"text_embeddings": outputs["text_embeddings"]}
 
-        rows = batch_size or self.batch_size
+        rows = self.batch_size if batch_size is None else batch_size
         return in_batches(run, self.tokenize, texts, rows, "texts", progress)["text_embeddings"]
 
     def zero_shot(
@@ -311,7 +311,18 @@ class Encoder:
         return prepare(jnp.asarray(pixels), Augmentation.from_config(self.config.augmentation))
 
     def tokenize(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """Token ids and mask `[N, max_length]`."""
+        """Token ids and mask `[N, max_length]`.
+
+        Raises:
+            UserError: it is one string, or one of the texts is none.
+        """
+        if isinstance(texts, str):
+            raise UserError("texts must be a list of strings, not one string")
+        for text in texts:
+            if not isinstance(text, str):
+                raise UserError(f"a text is {text!r:.80}, but must be a string")
+            if _SURROGATE.search(text):
+                raise UserError(f"the text {text!r:.80} holds half a character (a surrogate)")
         return self.tokenizer.encode_batch(texts, self.config.text_encoder.max_length)
 
     def _init(self, seed: int) -> dict[str, Any]:
@@ -365,7 +376,8 @@ class Encoder:
                     reasons[index] = str(error)
             return (pixels,)
 
-        places, rows = range(len(images)), batch_size or self.batch_size
+        places = range(len(images))
+        rows = self.batch_size if batch_size is None else batch_size
         return in_batches(run, load, places, rows, "images", progress, names=images)[output]
 
 

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from medclip_jax.errors import UserError
 from medclip_jax.finite import require_finite
-from medclip_jax.inference.batches import call, in_batches
+from medclip_jax.inference.batches import call, in_batches, rows_at_once
 from medclip_jax.models.image_text_model import ImageTextModel
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def _score_all(
     """Scores blocks of images with blocks of texts; the last ones are filled up, then cut."""
     num_images, num_texts = _num_rows(image_side), _num_rows(text_side)
     scores = np.zeros((num_images, num_texts), np.float32)
-    texts_at_once = encoder.batch_size
+    texts_at_once = rows_at_once(encoder.batch_size, num_texts)
     images_at_once = min(_IMAGES, texts_at_once)
     with tqdm(total=scores.size, unit="pairs", disable=not progress or None) as bar:
         for image in range(0, num_images, images_at_once):

@@ -77,7 +77,7 @@ def _context(run: RunFiles, weights: Weights | None) -> dict[str, Any]:
         "version": __version__,
         "last_step": int(run.lines[-1]["step"]),
         "headlines": tables.headlines(run),
-        "config_rows": tables.config_rows(run.config),
+        "config_rows": _config_rows(run),
         "config_json": json.dumps(run.config, indent=2),
         "training_chart": training_chart(run),
         "final": _final_losses(run),
@@ -86,6 +86,14 @@ def _context(run: RunFiles, weights: Weights | None) -> dict[str, Any]:
         },
         "left_out": chosen.note,
     }
+
+
+def _config_rows(run: RunFiles) -> list[tuple[str, str]]:
+    """The rows of a config that may be of another version, or damaged."""
+    try:
+        return tables.config_rows(run.config)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"config.json of {run.name} is no run's config: restore it") from error
 
 
 def _final_losses(run: RunFiles) -> dict[str, float]:

@@ -3,12 +3,15 @@
 import dataclasses
 import json
 import math
+import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from medclip_jax.errors import UserError
+from medclip_jax.evaluate.tasks import TASKS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,35 +75,45 @@ def read_run(workdir: Path) -> RunFiles:
     if not metrics.is_file():
         raise UserError(f"{metrics} not found: give the --workdir of a run that has trained")
     # A run that is being written may end in half a line.
-    lines = [line for line in metrics.read_text().splitlines(keepends=True) if line.endswith("\n")]
+    written = metrics.read_bytes().splitlines(keepends=True)
+    lines = [_read_line(line, metrics) for line in written if line.endswith(b"\n")]
     if not lines:
         raise UserError(f"{metrics} holds no line yet: wait for the run's first log")
     config = workdir / "config.json"
     return RunFiles(
         name=workdir.resolve().name,
-        config=_read_json(config.read_text(), config) if config.is_file() else {},
-        lines=[_with_nan(_read_json(line, metrics)) for line in lines],
+        config=_read_json(config.read_bytes(), config) if config.is_file() else {},
+        lines=lines,
         evaluations=read_evaluations(workdir),
     )
+
+
+def _read_line(line: bytes, path: Path) -> dict[str, float]:
+    try:
+        values = _with_nan(_read_json(line, path))
+        int(values["step"])
+    except (KeyError, TypeError, ValueError):
+        text = repr(line[:60].decode(errors="replace").strip())
+        raise UserError(f"{path}: {text} is no line of metrics: remove it") from None
+    return values
 
 
 def read_evaluations(workdir: Path) -> list[Evaluation]:
     """The evaluations of a workdir, by the names of their files: first the default protocol's.
 
+    What is not called after a task is not an evaluation's, and is passed over.
+
     Raises:
         UserError: a file is damaged.
     """
     paths = (workdir / "evaluations").glob("*.json")
-    return [_read_evaluation(path) for path in sorted(paths, key=lambda path: path.stem)]
+    named = [path for path in paths if path.name.startswith(tuple(f"{task}-" for task in TASKS))]
+    return [_read_evaluation(path) for path in sorted(named, key=lambda path: path.stem)]
 
 
 def _read_evaluation(path: Path) -> Evaluation:
-    content = _read_json(path.read_text(), path)
-    arrays = {}
-    stored_at = path.with_name(f"{path.stem}.npz")
-    if stored_at.is_file():
-        with np.load(stored_at) as stored:
-            arrays = dict(stored)
+    content = _read_json(path.read_bytes(), path)
+    arrays = _read_arrays(path.with_name(f"{path.stem}.npz"))
     try:
         protocol = content["protocol"]
         return Evaluation(
@@ -121,17 +134,33 @@ def _read_evaluation(path: Path) -> Evaluation:
         )
     except KeyError as error:
         raise UserError(f"{path} has no {error}: evaluate again, or remove it") from None
+    except (TypeError, ValueError, AttributeError):
+        raise UserError(f"{path} is damaged: evaluate again, or remove it") from None
 
 
-def _read_json(text: str, path: Path) -> dict[str, Any]:
+def _read_arrays(path: Path) -> dict[str, np.ndarray]:
+    if not path.is_file():
+        return {}
     try:
-        return json.loads(text)
+        with np.load(path) as stored:
+            return dict(stored)
+    # EOFError of an empty file, the next two of one that was cut, TypeError of a single array.
+    except (OSError, EOFError, zipfile.BadZipFile, zlib.error, ValueError, TypeError):
+        raise UserError(f"{path} is damaged: evaluate again, or remove it") from None
+
+
+def _read_json(content: bytes, path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(content)
     except ValueError:
         raise UserError(f"{path} is not valid JSON: restore it, or remove it") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{path} holds {values!r:.60}, but should hold named values: restore it")
+    return values
 
 
 def _nan(value: float | None) -> float:
-    return math.nan if value is None else value
+    return math.nan if value is None else float(value)
 
 
 def _with_nan(values: dict[str, float | None]) -> dict[str, float]:

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
+from medclip_jax.errors import UserError
 from medclip_jax.evaluate.classification import (
     ClassificationMetrics,
     RankedScores,
@@ -109,3 +110,9 @@ def test_label_counts():
         "A": {"present": 2, "absent": 1, "unknown": 0},
         "B": {"present": 0, "absent": 1, "unknown": 2},
     }
+
+
+@pytest.mark.parametrize("label", [np.inf, -np.inf, -1.0, 0.5])
+def test_a_label_is_one_zero_or_unknown(label):
+    with pytest.raises(UserError, match="a label must be 1"):
+        RankedScores.from_scores(np.array([0.1, 0.9]), np.array([0.0, label]))

@@ -333,6 +333,12 @@ def test_validation_of_one_class_and_training_on_train_are_errors(
         evaluate(encoder, opened(toy_splits), Request("d", split="train"), QUICK)
 
 
+def test_a_batch_beyond_the_training_images_is_refused(encoder, toy_splits, opened):
+    settings = dataclasses.replace(QUICK, batch_size=10**8)
+    with pytest.raises(UserError, match="--batch-size 100000000 is more than the"):
+        evaluate(encoder, opened(toy_splits), Request("d"), settings)
+
+
 @pytest.mark.parametrize("max_bytes", [0, 2**20])
 def test_squares_are_the_padded_images_decoded_once_if_they_fit(toy_splits, max_bytes, monkeypatch):
     studies, decoded = toy_splits["test"], []

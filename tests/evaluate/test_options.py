@@ -39,6 +39,7 @@ def request(task: str = "zero-shot", **options) -> Request:
             for task in ("retrieval", "regeneration")
             for option, value, message in (
                 ("num_resamples", 0, "--num-resamples is 0"),
+                ("num_resamples", 1, "--num-resamples is 1; give a whole number of 2 or above"),
                 ("batch_size", 0, "--batch-size is 0"),
                 ("batch_size", 2.5, "--batch-size is 2.5"),
                 ("seed", -1, "--seed is -1; give a whole number from 0"),

@@ -175,3 +175,36 @@ def test_precision_counts_an_entry_as_often_as_it_weighs():
         pytest.approx(1 / 2),
         pytest.approx(3 / 5),
     ]
+
+
+@pytest.mark.parametrize("gallery", [[], [0, 0]])
+def test_every_query_needs_an_entry(gallery):
+    scores = np.zeros((2, len(gallery)))
+    with pytest.raises(UserError, match="has no correct entry"):
+        search(lambda rows: scores[rows], np.array([0, 1]), np.array(gallery, int))
+    with pytest.raises(UserError, match="there is no query"):
+        search(lambda rows: scores[:0], np.array([], int), np.array(gallery, int))
+
+
+def test_ranks_and_weights_that_are_none_are_refused():
+    ones = np.ones(3)
+    for ranks, weights in (
+        ([1, np.nan, 3], ones),
+        ([0, 1, 2], ones),
+        ([1, 2, 3], [1, np.nan, 1]),
+        ([1, 2, 3], [1, -1, 1]),
+    ):
+        with pytest.raises(UserError, match="must be"):
+            rank_metrics(np.array(ranks), np.array(weights, float))
+
+
+def test_chance_of_impossible_numbers_is_refused_and_of_no_query_undefined():
+    for num_correct, gallery_size in (([4], 3), ([0], 3), ([1], 0)):
+        with pytest.raises(UserError, match="must have from 1 to"):
+            chance_metrics(num_correct, gallery_size)
+    assert all(np.isnan(value) for value in chance_metrics([], 3).values())
+
+
+def test_an_empty_gallery_has_no_precision():
+    gallery = RankedGallery.from_scores(np.zeros(0), np.zeros(0, bool))
+    assert np.isnan(gallery.precision_at([5], np.zeros(0))).all()

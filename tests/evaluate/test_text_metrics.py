@@ -108,3 +108,9 @@ def test_metrics_are_undefined_where_the_references_give_nothing():
     assert short["bleu1"] == pytest.approx(3 / 4)
     same = TextMetrics(REFERENCES[:2], REFERENCES[:1] * 2)(np.ones(2))
     assert np.isnan(same.pop("cider")) and not np.isnan(list(same.values())).any()
+
+
+def test_without_weight_all_are_undefined():
+    for texts in (["a b c"], []):
+        values = TextMetrics(texts, texts)(np.zeros(len(texts)))
+        assert len(values) == 7 and np.isnan(list(values.values())).all()

@@ -176,6 +176,45 @@ def test_not_a_run(tmp_path, run_copy):
         write_report(run_copy)
 
 
+@pytest.mark.parametrize("line", [b'{"x": 1}', b"[]", b'{"step": null}', b"\xff\xfe", b"\0\0", b""])
+def test_a_line_that_is_none_of_metrics_is_named(run_copy, line):
+    file = run_copy / "metrics.jsonl"
+    file.write_bytes(file.read_bytes() + line + b"\n")
+    with pytest.raises(UserError, match=r"metrics\.jsonl"):
+        write_report(run_copy)
+
+
+@pytest.mark.parametrize("config", ["[1]", "null", '{"objectives": 3}', '{"data": {"mixture": 3}}'])
+def test_a_config_that_is_none_is_named(run_copy, config):
+    (run_copy / "config.json").write_text(config)
+    with pytest.raises(UserError, match=r"config\.json"):
+        write_report(run_copy)
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", "null", '{"protocol": null}', '{"protocol": {"task": "retrieval"}}']
+)
+def test_other_files_are_passed_over_and_damaged_ones_named(run_copy, content):
+    other = run_copy / "evaluations/notes.json"
+    other.write_text(content)
+    assert "Retrieval" in Page(write_report(run_copy).read_text()).headings
+    other.rename(run_copy / "evaluations/retrieval-manifest_y-test.json")
+    with pytest.raises(UserError, match=r"retrieval-manifest_y-test\.json"):
+        write_report(run_copy)
+
+
+@pytest.mark.parametrize("length", [0, 40, -100, None])
+def test_damaged_arrays_are_named(run_copy, length):
+    file = run_copy / "evaluations/retrieval-manifest_x-test.npz"
+    if length is None:
+        with file.open("wb") as opened:
+            np.save(opened, np.ones(3))
+    else:
+        file.write_bytes(file.read_bytes()[:length])
+    with pytest.raises(UserError, match=r"retrieval-manifest_x-test\.npz is damaged"):
+        write_report(run_copy)
+
+
 def test_a_damaged_evaluation_is_named(run_copy):
     file = run_copy / "evaluations/retrieval-manifest_x-test.json"
     file.write_text('{"metrics": {}}')

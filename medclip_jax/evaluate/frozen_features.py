@@ -119,7 +119,8 @@ def probe_labels(data: ProbeData, label_names: Sequence[str]) -> Probed:
     if not defined.size:
         names = ", ".join(label_names)
         raise UserError(
-            f"no probe of {names} can be validated: none converged, or has both classes"
+            f"no probe of {names} can be validated: none has converged, or validation has one "
+            "class only"
         )
     scores = np.zeros((len(data.report.table.study_ids), len(label_names)))
     chosen: dict[str, dict[str, Any]] = {}

@@ -31,7 +31,8 @@ def describe_replaced(request: Request, result: EvaluationResult) -> str:
     if not path.exists():
         return ""
     old = _read(path)
-    step = old.get("protocol", {}).get("step", "unknown")
+    protocol = old.get("protocol")
+    step = protocol.get("step", "unknown") if isinstance(protocol, Mapping) else "unknown"
     weights = _compared(old.get("weights_hash"), result.weights_hash)
     data = _compared(old.get("dataset_hash"), result.dataset_hash)
     return f"replaces the figures of step {step} ({weights} weights, {data} data)"
@@ -72,7 +73,7 @@ def _protocol_of(protocol: Mapping[str, Any]) -> dict[str, Any]:
     place = {name: protocol.get(name) for name in ("task", "dataset", "split")}
     place["score"] = protocol.get("score", "embeddings")
     differences = protocol.get("differences")
-    if differences is None:  # of a result from before they were recorded
+    if not isinstance(differences, Mapping):  # of a result from before they were recorded
         differences = _old_differences(protocol)
     return place | to_json(differences)
 

@@ -213,6 +213,20 @@ def test_the_same_protocol_is_replaced_with_a_word(labelled, tmp_path, capsys):
     assert "of step 600 (other weights, the same data)" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    "content", ["[]", '{"protocol": null}', '{"protocol": {"differences": 3}}']
+)
+def test_a_damaged_result_is_replaced_or_refused(content, labelled, tmp_path):
+    path = tmp_path / "evaluations" / "linear-probe-d-test-a.json"
+    path.parent.mkdir()
+    path.write_text(content)
+    if "differences" in content:
+        with pytest.raises(UserError, match="holds the figures of another protocol"):
+            run_task("linear-probe", tmp_path, "d", num_resamples=5, tag="a")
+    else:
+        assert run_task("linear-probe", tmp_path, "d", num_resamples=5, tag="a")[1] == path
+
+
 def test_the_output_is_tried_before_the_checkpoint_is_read(labelled, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("mine")
     monkeypatch.setattr("medclip_jax.inference.load", lambda directory: pytest.fail("was read"))

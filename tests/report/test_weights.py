@@ -51,6 +51,18 @@ def test_nothing_is_left_out_where_the_weights_are_unknown(three):
     assert saved_weights(three) is None
 
 
+def test_a_checkpoint_that_cannot_be_read_is_said(run_copy, monkeypatch, capsys):
+    def load(directory):
+        raise UserError("the checkpoint 5 is damaged")
+
+    monkeypatch.setattr("medclip_jax.inference.load", load)
+    (run_copy / "checkpoints").mkdir()
+    content = write_report(run_copy).read_text(encoding="utf-8")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "without a comparison of weights: the checkpoint 5 is damaged" in line
+    assert "no checkpoint that can be read" in content or "without a hash" in content
+
+
 def test_the_page_has_the_figures_of_its_weights_only(three, monkeypatch):
     monkeypatch.setattr(page, "saved_weights", lambda workdir: Weights(600, "ours"))
     content = write_report(three).read_text(encoding="utf-8")

@@ -86,6 +86,8 @@ def test_caption_scores_are_mean_log_likelihoods(
         log_p = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
         chosen = [log_p[place, ids[text, place + 1]] for place in range(mask[text].sum() - 1)]
         assert scores[image, text] == pytest.approx(np.mean(chosen), abs=1e-4)
+    huge = dataclasses.replace(combined, batch_size=10**9)  # no larger than what there is
+    np.testing.assert_array_equal(huge.caption_scores(images, TEXTS), scores)
 
 
 def test_reports_are_written_by_every_method(combined: Encoder, images: list[np.ndarray]) -> None:

@@ -46,8 +46,6 @@ def _read(directory: Path) -> Encoder:
 
 def _best_checkpoint(directory: Path) -> tuple[dict[str, Any], int]:
     """The variables and the step of the best checkpoint, also while the run goes on."""
-    if not saved_steps(directory):
-        raise UserError(f"{directory} holds no checkpoint yet: let the run reach one")
     checkpointer, step = _open(directory)
     try:
         return _read_whole(checkpointer, directory / str(step)), step
@@ -62,15 +60,16 @@ def _best_checkpoint(directory: Path) -> tuple[dict[str, Any], int]:
 def _open(directory: Path) -> tuple[Checkpointer, int]:
     """The checkpoints and the best step, for which Orbax reads the metrics beside each of them."""
     try:
-        checkpointer = Checkpointer(directory, read_only=True)
-        step = checkpointer.best_step()
+        checkpointer = Checkpointer(directory, read_only=True) if saved_steps(directory) else None
+        step = checkpointer.best_step() if checkpointer else None
     except (OSError, ValueError, KeyError, TypeError) as error:
         for saved in saved_steps(directory):
             if damage := find_damage(directory / str(saved)):
                 raise _damaged(directory / str(saved), damage) from error
         reason = str(error).partition("\n")[0]
         raise UserError(f"{directory}: the best step cannot be told ({reason})") from error
-    assert step is not None
+    if checkpointer is None or step is None:
+        raise UserError(f"{directory} holds no checkpoint yet: let the run reach one")
     return checkpointer, step
 
 

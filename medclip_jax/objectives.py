@@ -36,14 +36,14 @@ class Objective:
         loss_fn: (outputs, batch, options) -> (loss, metrics).
         count_fn: of an objective whose loss and metrics are means over entries (tokens, patches) of
             single rows, the number of entries in a batch; None where rows are compared.
-        rows_fn: of an objective that compares rows, the number of rows that count.
+        rows_fn: of an objective that compares rows, those that count, bool [..., B].
     """
 
     outputs: tuple[str, ...]
     batch: tuple[str, ...]
     loss_fn: Callable[[Arrays, Arrays, ConfigDict], tuple[jax.Array, Metrics]]
     count_fn: Callable[[Arrays], jax.Array] | None = None
-    rows_fn: Callable[[Arrays], jax.Array] = lambda batch: _pairs(batch).sum()
+    rows_fn: Callable[[Arrays], jax.Array] = lambda batch: _pairs(batch)
 
 
 def _contrastive(outputs: Arrays, batch: Arrays, options: ConfigDict) -> tuple[jax.Array, Metrics]:
@@ -215,7 +215,7 @@ OBJECTIVES: dict[str, Objective] = {
         _EMBEDDINGS,
         (*_ROWS, "labels"),
         _soft_contrastive,
-        rows_fn=lambda batch: _labelled_sides(batch).sum(),
+        rows_fn=_labelled_sides,
     ),
     "multi_view_contrastive": Objective(_EMBEDDINGS, _ROWS, _multi_view_contrastive),
     "local_contrastive": Objective(("image_regions", "word_embeddings"), _ROWS, _local_contrastive),
@@ -286,11 +286,20 @@ def total_loss(outputs: Arrays, batch: Arrays, config: ConfigDict) -> tuple[jax.
 
 
 def entry_counts(batch: Arrays, config: ConfigDict) -> Metrics:
-    """Over how many entries of a batch each active objective is a mean, as "NAME/num_entries"."""
+    """Over how many entries of a batch each active objective is a mean, as "NAME/num_entries".
+
+    A row that is alone in its batch counts for nothing where rows are compared: its loss is 0 and
+    its accuracy 1, whatever the model is.
+    """
     counts: Metrics = {}
     for name in active(config):
         objective = OBJECTIVES[name]
-        counts[f"{name}/{NUM_ENTRIES}"] = (objective.count_fn or objective.rows_fn)(batch)
+        if objective.count_fn:
+            count = objective.count_fn(batch)
+        else:
+            rows = objective.rows_fn(batch)
+            count = jnp.where(rows.sum(axis=-1).max() > 1, rows.sum(), 0)
+        counts[f"{name}/{NUM_ENTRIES}"] = count
     return counts
 
 

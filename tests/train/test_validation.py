@@ -125,6 +125,25 @@ def test_the_mean_of_ragged_batches_is_numpys_over_all_rows(tokens: Tokenizer) -
     assert mean["loss"] == pytest.approx(np.mean(expected), rel=1e-5)
 
 
+@pytest.mark.parametrize(
+    "name",
+    [name for name, objective in objectives.OBJECTIVES.items() if objective.count_fn is None],
+)
+def test_a_row_without_another_to_compare_with_does_not_count(name: str) -> None:
+    config = tiny.tiny_config("convirt").objectives
+    config.contrastive.weight, config[name].weight = 0.0, 1.0
+
+    def count(num_pairs: int) -> int:
+        shown = jnp.arange(4) < num_pairs
+        labels = jnp.ones((4, tiny.LABELS))
+        batch = {"has_image": shown, "has_text": shown, "labels": labels}
+        return int(objectives.entry_counts(batch, config)[f"{name}/num_entries"])
+
+    assert count(0) == count(1) == 0
+    rows_of_a_pair = 2 if name == "soft_contrastive" else 1
+    assert count(2) == 2 * rows_of_a_pair and count(3) == 3 * rows_of_a_pair
+
+
 def test_means_weigh_batches_by_what_they_count() -> None:
     config = tiny.tiny_config("radtex").objectives
     batches = [

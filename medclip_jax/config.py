@@ -129,7 +129,11 @@ def read_config(path: Path) -> ConfigDict:
     except FileNotFoundError:
         raise UserError(f"{path} not found: {path.parent} is not a run's workdir") from None
     except ValueError:
-        raise UserError(f"{path} is not valid JSON; restore it or start a new --workdir") from None
+        values = None
+    if not isinstance(values, dict):
+        raise UserError(
+            f"{path} is not valid JSON of a config; restore it or start a new --workdir"
+        )
     config = ConfigDict(tuples(_with_defaults(values, base_config().to_dict()))).lock()
     validate(config)
     return config
@@ -138,7 +142,11 @@ def read_config(path: Path) -> ConfigDict:
 def _with_defaults(values: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
     """The values, and at every level the defaults of the keys that are not there."""
     parts = {key: default for key, default in defaults.items() if isinstance(default, dict)}
-    nested = {key: _with_defaults(values.get(key, {}), part) for key, part in parts.items()}
+    nested = {
+        key: _with_defaults(value, part)
+        for key, part in parts.items()
+        if isinstance(value := values.get(key, {}), dict)  # what is none is refused after this
+    }
     return defaults | values | nested
 
 

@@ -16,6 +16,7 @@ from medclip_jax.config import Change, read_config, tuples
 from medclip_jax.errors import UserError
 
 CHANGES = "changes.jsonl"
+_KEYS = {"step", "key", "before"}
 
 
 def config_at(workdir: Path, step: int) -> ConfigDict:
@@ -45,8 +46,11 @@ def record(workdir: Path, step: int, changes: Sequence[Change]) -> None:
 
 def _read(path: Path) -> list[dict[str, Any]]:
     try:
-        return [json.loads(line) for line in path.read_text().splitlines()]
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
     except FileNotFoundError:
         return []
     except ValueError:
-        raise UserError(f"{path} is damaged: remove it, or restore it from a copy") from None
+        lines = [None]
+    if not all(isinstance(line, dict) and line.keys() >= _KEYS for line in lines):
+        raise UserError(f"{path} is damaged: remove it, or restore it from a copy")
+    return lines

@@ -41,6 +41,8 @@ def find_damage(checkpoint: Path) -> str | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError):
+        noted = None
+    if not isinstance(noted, dict):
         return f"{CHECKSUMS} cannot be read"
     for name, expected in noted.items():
         try:

@@ -84,6 +84,8 @@ def _train(run: Run, stop: "_StopSignal") -> None:
         progress.message(note)
     if first_step:
         progress.message(f"resumed from the checkpoint at step {first_step}")
+    if first_step >= config.num_steps:
+        progress.message(f"config.num_steps is {config.num_steps}: there is nothing left to do")
     clock = Clock()
     log = _Log(run, first_step, clock, writer, progress)
     batches = _prefetch(run.iterator, run.to_devices)

@@ -26,8 +26,9 @@ class MetricsWriter:
     def __init__(self, workdir: Path, first_step: int):
         """Opens the files; lines of steps after `first_step` are dropped first."""
         self._path = workdir / "metrics.jsonl"
-        truncate(self._path, first_step)
-        self._file = self._path.open("a")
+        with self._disk_errors():
+            truncate(self._path, first_step)
+            self._file = self._path.open("a")
         self._tensorboard = SummaryWriter(
             str(workdir / "tensorboard"),
             purge_step=first_step + 1,
@@ -106,17 +107,22 @@ class Progress:
 
 
 def truncate(path: Path, last_step: int) -> None:
-    """Keeps the lines of steps up to `last_step`; a line cut short by a kill goes too."""
+    """Keeps the lines of steps up to `last_step`; what a crash has left half written goes too."""
     if not path.exists():
         return
-    kept = []
-    for line in path.read_text().splitlines(keepends=True):
-        if not line.endswith("\n") or json.loads(line)["step"] > last_step:
-            break
-        kept.append(line)
+    lines = path.read_text(errors="replace").splitlines(keepends=True)
+    kept = [line for line in lines if line.endswith("\n") and _step(line) <= last_step]
     temporary = path.with_suffix(".tmp")
     temporary.write_text("".join(kept))
     os.replace(temporary, path)
+
+
+def _step(line: str) -> float:
+    """The step of a line; after all others if it is none."""
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, TypeError, KeyError):
+        return math.inf
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:

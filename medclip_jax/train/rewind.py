@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import jax
+from jax.experimental import multihost_utils
 
 from medclip_jax.errors import UserError
 from medclip_jax.train.changes import CHANGES
@@ -14,26 +15,35 @@ from medclip_jax.train.checksums import find_damage, saved_steps
 SET_ASIDE = "set_aside"
 
 
-def rewind(workdir: Path, step: int) -> None:
-    """Makes `step` the last one of a run, so that it is resumed from there.
-
-    Later checkpoints are moved to `WORKDIR/set_aside/after_STEP`, with a copy of the metrics, of
-    which resuming cuts off the later lines.
-
-    Raises:
-        UserError: there is no whole checkpoint of that step.
-    """
+def check_whole(workdir: Path, step: int) -> None:
+    """Raises a UserError where there is no whole checkpoint of that step."""
     if jax.process_index() > 0:  # which wait for the first at the next collective
         return
     directory = workdir / "checkpoints"
-    steps = saved_steps(directory)
-    damage = find_damage(directory / str(step)) if step in steps else "nothing was saved at it"
+    there = step in saved_steps(directory)
+    damage = find_damage(directory / str(step)) if there else "nothing was saved at it"
     if damage:
         raise UserError(
             f"--from-step {step}: {directory} has no whole checkpoint of that step ({damage}); "
             f"{other_steps(workdir, step)}"
         )
-    later = [saved for saved in steps if saved > step]
+
+
+def rewind(workdir: Path, step: int) -> None:
+    """Makes `step` the last one of a run, so that it is resumed from there.
+
+    Later checkpoints are moved to `WORKDIR/set_aside/after_STEP`, with a copy of the metrics, of
+    which resuming cuts off the later lines.
+    """
+    if jax.process_index() == 0:
+        _set_aside(workdir, step)
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("the later checkpoints are set aside")
+
+
+def _set_aside(workdir: Path, step: int) -> None:
+    directory = workdir / "checkpoints"
+    later = [saved for saved in saved_steps(directory) if saved > step]
     aside = _new_directory(workdir / SET_ASIDE / f"after_{step}")  # also as a mark, if empty
     if not later:
         return

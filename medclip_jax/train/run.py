@@ -26,7 +26,7 @@ from medclip_jax.train.checksums import newest_whole
 from medclip_jax.train.finite import num_not_finite
 from medclip_jax.train.pieces import check_microbatch_size
 from medclip_jax.train.plan import with_fitting_microbatches
-from medclip_jax.train.rewind import other_steps, rewind
+from medclip_jax.train.rewind import check_whole, other_steps, rewind
 from medclip_jax.train.state import Batch, TrainState, create_state
 from medclip_jax.train.step import EvalStep, TrainStep
 from medclip_jax.train.step_parts import StepParts, check_frozen_are_given
@@ -82,12 +82,13 @@ def prepare_run(config: ConfigDict, workdir: Path, from_step: int | None = None)
     mesh = sharding.make_mesh(config.mesh.to_dict())
     sharding.check_batch_size(config.batch_size, mesh)
     check_microbatch_size(config.microbatch_size, config.batch_size, sharding.batch_shards(mesh))
-    if from_step is not None:
-        rewind(workdir, from_step)
     step = newest_whole(workdir / "checkpoints")
+    if from_step is not None:
+        check_whole(workdir, from_step)
+        step = from_step
     if step is None:
         check_frozen_are_given(config, mesh)
-    tokenizer = _prepare_workdir(config, workdir, step)
+    tokenizer, changed = _prepare_workdir(config, workdir, step)
     iterator = pipeline.make_iterator(
         config.data,
         seed=config.seed,
@@ -100,12 +101,16 @@ def prepare_run(config: ConfigDict, workdir: Path, from_step: int | None = None)
     check_training_data(config, tokenizer)
     validation, notes = prepare_validation(config, mesh, tokenizer)
     state, steps = _prepare_steps(config, mesh, tokenizer, workdir if step is None else None)
+    # All that can be refused has been: only now is anything of the run's own changed.
+    if from_step is not None:
+        rewind(workdir, from_step)
     # Opened last: its threads would add their own errors to one of the above.
     checkpointer = Checkpointer(workdir / "checkpoints")
     if step is not None:
         state, iterator_state = checkpointer.restore(state)
         _check_finite(state, workdir)
         iterator.set_state(iterator_state)
+    _record(config, workdir, step, changed)
     return Run(
         config=config,
         workdir=workdir,
@@ -121,7 +126,9 @@ def prepare_run(config: ConfigDict, workdir: Path, from_step: int | None = None)
 
 def _check_finite(state: TrainState, workdir: Path) -> None:
     """Refuses a checkpoint that is not finite, as runs of earlier versions saved them."""
-    fields = state.params, state.batch_stats, state.opt_state, state.ema_params
+    # The plateau's best loss is infinite until there is one.
+    scale = state.plateau.scale
+    fields = state.params, state.batch_stats, state.opt_state, state.ema_params, scale
     count = int(jax.jit(num_not_finite)(fields))
     if count:
         step = int(state.step)
@@ -165,9 +172,11 @@ def _read_initial(parts: StepParts, workdir: Path) -> dict[str, Any]:
     return initial
 
 
-def _prepare_workdir(config: ConfigDict, workdir: Path, step: int | None) -> Tokenizer:
-    """Writes config and tokenizer, or checks that a run resumed at `step` may have this config."""
-    directory = workdir / "tokenizer"
+def _prepare_workdir(
+    config: ConfigDict, workdir: Path, step: int | None
+) -> tuple[Tokenizer, list[Change]]:
+    """Makes the tokenizer, or checks that a run resumed at `step` may have this config."""
+    directory, changed = workdir / "tokenizer", list[Change]()
     if jax.process_index() == 0:
         try:
             workdir.mkdir(parents=True, exist_ok=True)
@@ -175,19 +184,22 @@ def _prepare_workdir(config: ConfigDict, workdir: Path, step: int | None) -> Tok
             raise UserError(f"--workdir {workdir} cannot be made: {error.strerror}") from None
         if step is not None:
             changed = check_same_run(changes.config_at(workdir, step), config)
-            _tell(changed, step)
-            changes.record(workdir, step, changed)
         else:  # what an earlier start left before its first checkpoint is of no use
             shutil.rmtree(directory, ignore_errors=True)
             (workdir / changes.CHANGES).unlink(missing_ok=True)
             _prepare_tokenizer(config, directory)
-        write_config(config, workdir / "config.json")
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices("workdir is ready")
-    return load_tokenizer(directory)
+    return load_tokenizer(directory), changed
 
 
-def _tell(changed: list[Change], step: int) -> None:
+def _record(config: ConfigDict, workdir: Path, step: int | None, changed: list[Change]) -> None:
+    """Writes the config, and says and notes in what it differs from before `step`."""
+    if jax.process_index() > 0:
+        return
+    if step is not None:
+        changes.record(workdir, step, changed)
+    write_config(config, workdir / "config.json")
     for change in changed:
         print(
             f"from step {step} on {change.key} is {change.after!r}, before {change.before!r}: "

@@ -35,6 +35,14 @@ def test_a_config_is_known_at_every_step(tmp_path: Path) -> None:
     assert config_at(tmp_path, 14).to_dict() == second.to_dict()
 
 
+@pytest.mark.parametrize("text", ["[]", '{"x": 1}', "null", "{"])
+def test_a_damaged_history_is_one_line(tmp_path: Path, text: str) -> None:
+    write_config(base_config(), tmp_path / "config.json")
+    (tmp_path / CHANGES).write_text(text)
+    with pytest.raises(UserError, match="is damaged: remove it, or restore it from a copy"):
+        config_at(tmp_path, 5)
+
+
 def test_what_changes_no_figure_is_not_noted(tmp_path: Path) -> None:
     write_config(base_config(), tmp_path / "config.json")
     resumed(tmp_path, 10, **{"data.num_threads": 2})

@@ -127,6 +127,29 @@ def test_a_step_that_is_not_saved_is_one_line_with_those_that_are(
     assert saved_steps(workdir / "checkpoints")[-1] == 8
 
 
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["--config.image_encoder.width=8"],
+        ["--config.optimizer.learning_rate=1e-4", "--config.data.data_dir=nowhere"],
+        ["--config.num_steps=9", "--config.attention=none"],
+    ],
+)
+def test_a_refused_start_changes_nothing(
+    workdir: Path, toy_config: Path, overrides: list[str]
+) -> None:
+    def files() -> dict[Path, bytes]:
+        return {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()}
+
+    before = files()
+    for from_step in (None, 6):
+        with pytest.raises(UserError):
+            run(toy_config, workdir, *overrides, from_step=from_step)
+    assert {path: data for path, data in files().items() if path.name != "lock"} == {
+        path: data for path, data in before.items() if path.name != "lock"
+    }
+
+
 @pytest.mark.slow
 def test_what_changes_no_result_may_change_on_resume(
     finished: Path,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from medclip_jax.errors import UserError
 from medclip_jax.train.metrics import MetricsWriter, Progress, read_metrics, truncate
 
 
@@ -27,6 +28,20 @@ def test_lines_after_the_checkpoint_and_a_cut_line_are_dropped(tmp_path: Path, t
     assert path.read_text() == "".join(lines[:3])
     truncate(path, 0)
     assert path.read_text() == ""
+
+
+def test_damaged_lines_go_and_the_good_ones_stay(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    damaged = b'{"step": 1}\n\n\x00\x00\n{"step"\n[]\n{"x": 1}\n\xff\n{"step": 2}\n{"step": 3}\n'
+    path.write_bytes(damaged)
+    truncate(path, 2)
+    assert read_metrics(path) == [{"step": 1}, {"step": 2}]
+
+
+def test_a_folder_in_its_place_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").mkdir()
+    with pytest.raises(UserError, match="cannot be written: Is a directory"):
+        MetricsWriter(tmp_path, 3)
 
 
 def test_truncating_nothing_is_fine(tmp_path: Path) -> None:

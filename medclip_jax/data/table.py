@@ -3,7 +3,6 @@
 import gzip
 import io
 import json
-import re
 import zlib
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
@@ -11,11 +10,10 @@ from typing import Any, BinaryIO, NamedTuple, cast
 
 from medclip_jax.data.cell_forms import ROW_IN_TEXT, CellForms
 from medclip_jax.data.csv_records import Record, read_records
-from medclip_jax.data.text_encoding import text_encoding
+from medclip_jax.data.text_encoding import SURROGATE, text_encoding
 from medclip_jax.errors import UserError
 
 _CHUNK = 1 << 20  # bytes
-_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class TableRow(NamedTuple):
@@ -167,7 +165,7 @@ def _json_row(number: int, line: str) -> TableRow:
         return TableRow(number, {}, "not JSON (too many brackets within brackets)")
     except ValueError as error:
         return TableRow(number, {}, f"not JSON ({error})")
-    cells = {name: cell for name, cell in read.items() if not _SURROGATE.search(name + cell)}
+    cells = {name: cell for name, cell in read.items() if not SURROGATE.search(name + cell)}
     if len(cells) < len(read):
         return TableRow(number, cells, "half a character: a surrogate without the other one")
     objects = [name for name, value in values.items() if isinstance(value, dict)]

@@ -4,6 +4,8 @@ import codecs
 import re
 from collections.abc import Iterable
 
+# Half a character, which JSON can hold and no encoding of text can.
+SURROGATE = re.compile("[\ud800-\udfff]")
 _NOT_IN_CP1252 = re.compile(rb"[\x81\x8d\x8f\x90\x9d]")
 
 

@@ -7,7 +7,6 @@ encoder.embed_images(["a.jpg", "b.png"]) @ encoder.embed_texts(["Small left effu
 import dataclasses
 import functools
 import os
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from medclip_jax.data.images import (
     decode_gray,
     fit_square,
 )
+from medclip_jax.data.text_encoding import SURROGATE
 from medclip_jax.data.tokenizer import Tokenizer
 from medclip_jax.errors import UserError
 from medclip_jax.inference import masked, pairs, reports
@@ -47,8 +47,6 @@ from medclip_jax.train.state import (
 Embeddings = Float[np.ndarray, "num_examples size"]
 PairScores = Float[np.ndarray, "images texts"]
 Views = Float[np.ndarray, "num_examples size size"]
-
-_SURROGATE = re.compile("[\ud800-\udfff]")
 
 NO_EMBEDDINGS = (
     "this run trained no embeddings: its config has no contrastive objective and no matching "
@@ -321,7 +319,7 @@ class Encoder:
         for text in texts:
             if not isinstance(text, str):
                 raise UserError(f"a text is {text!r:.80}, but must be a string")
-            if _SURROGATE.search(text):
+            if SURROGATE.search(text):
                 raise UserError(f"the text {text!r:.80} holds half a character (a surrogate)")
         return self.tokenizer.encode_batch(texts, self.config.text_encoder.max_length)
 
